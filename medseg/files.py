@@ -1,0 +1,55 @@
+"""Writing beside and renaming, and digests: what every floor does with whole files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from medseg.errors import MedsegError
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file or folder is while it is being written: hidden, beside its final place."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file whole or not at all: beside, then renamed."""
+    beside = partial_of(path)
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON with one key a line, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, what: str, error: type[MedsegError] = MedsegError) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: the file.
+        what: what the file is, for the message: «model.json of the package».
+        error: what to raise where it is missing or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} is missing: {what} belongs there") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
+        raise error(f"{path} is not readable as JSON ({problem}): {what} belongs there") from None
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 digest of a file's bytes, in hex, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(content: Any) -> str:
+    """The SHA-256 digest of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

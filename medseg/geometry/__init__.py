@@ -1,0 +1,7 @@
+"""Boxes, footprints and tiles: integers only."""
+
+from medseg.geometry.box import Box
+from medseg.geometry.footprint import Field, Footprint
+from medseg.geometry.tiling import Tile, Tiling
+
+__all__ = ["Box", "Field", "Footprint", "Tile", "Tiling"]
