@@ -1,0 +1,1 @@
+"""Layouts on disk that become cases: labels, splits, checks, and phantoms."""

@@ -1,0 +1,239 @@
+"""What the values in a label file mean, and the way to the classes that a network predicts and back.
+
+Files hold values (``membrane: 0, cell: 255``), networks predict classes: 0 for background, 1..K for the
+foreground labels in their order. Masks carry a data set's own values, so they compare with its references as
+they are.
+Legend: C channels, K foreground classes, n voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.errors import GridError, MedsegError, nearest
+from medseg.geometry import Box
+from medseg.scans.scan import Scan
+
+BACKGROUND = "background"
+LOWEST, HIGHEST = -(2**31), 2**32 - 1
+"""The values that a label may have: whatever some integer type of at most 32 bits holds."""
+_SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a data set.
+
+    Attributes:
+        values: the value in the files of each label.
+        foreground: the labels that are classes 1..K, in this order. By default all but the one called
+            «background», or, where none is called so, all but the one whose value is 0.
+        instances: the files hold instance numbers: every voxel that is not 0 belongs to the one foreground
+            class.
+
+    Raises:
+        MedsegError: where labels share a value, a name or value is not fit, or the foreground is empty or
+            unknown.
+    """
+
+    values: Mapping[str, int]
+    foreground: tuple[str, ...] = field(default=())
+    instances: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", dict(self.values))
+        self._check_values()
+        object.__setattr__(self, "foreground", tuple(self.foreground) or self._default_foreground())
+        self._check_foreground()
+
+    @property
+    def classes(self) -> int:
+        """The number of foreground classes, K."""
+        return len(self.foreground)
+
+    @cached_property
+    def background_value(self) -> int:
+        """The value written where no foreground class is, and read as background even where no label declares it."""
+        rest = {name: value for name, value in self.values.items() if name not in self.foreground}
+        if rest:
+            return rest.get(BACKGROUND, min(rest.values()))
+        used = set(self.values.values())
+        return next(value for value in range(len(used) + 1) if value not in used)
+
+    @cached_property
+    def file_values(self) -> NDArray[np.int64]:
+        """(K + 1,): the value in the files of classes 0..K."""
+        return np.array([self.background_value, *(self.values[name] for name in self.foreground)], np.int64)
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The smallest integer type that holds every value: unsigned, or signed where one is negative."""
+        known = [*self.values.values(), self.background_value]
+        kinds = "bhiq" if min(known) < 0 else "BHI"
+        fits = (np.dtype(k) for k in kinds if np.iinfo(k).min <= min(known) and max(known) <= np.iinfo(k).max)
+        return next(fits)
+
+    def encode(self, raw: NDArray, name: str = "array") -> NDArray:
+        """(*n) values of a file → (*n) classes, uint8 (uint16 beyond 255 classes).
+
+        Args:
+            raw: of any shape; integers, booleans, or floats that are whole numbers.
+            name: what messages call the file.
+
+        Raises:
+            MedsegError: for a value that no label has or that is no whole number.
+        """
+        whole = _whole(raw, name)
+        if self.instances:
+            return (whole != 0).astype(np.uint8)
+        codes = (
+            self._table(whole.dtype)[whole.view(_unsigned(whole.dtype))] if whole.itemsize <= 2 else self._search(whole)
+        )
+        if codes.size and codes.min() < 0:
+            raise MedsegError(self._undeclared(whole[codes < 0], name))
+        return codes.astype(np.uint8 if self.classes <= 255 else np.uint16)
+
+    def decode(self, classes: NDArray) -> NDArray:
+        """(*n) classes 0..K → (*n) values for a file, of ``dtype``."""
+        return self.file_values.astype(self.dtype)[classes]
+
+    def read(self, scan: Scan, box: Box) -> NDArray:
+        """The classes in a box of a label scan: (*box.shape).
+
+        Raises:
+            MedsegError: as ``encode``.
+            GridError: where the scan is in colour.
+        """
+        return self.encode(one_channel(scan.read(box), scan.name), scan.name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {"values": dict(self.values), "foreground": list(self.foreground), "instances": self.instances}
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Labels:
+        """From JSON.
+
+        Raises:
+            MedsegError: where the content is not what ``to_dict`` writes.
+        """
+        if not isinstance(content, Mapping) or not isinstance(content.get("values"), Mapping):
+            raise MedsegError("labels must be an object with values: {name: number}")
+        for key in content:
+            if key not in ("values", "foreground", "instances"):
+                raise MedsegError(f"labels have no key {key!r}: values, foreground and instances are allowed")
+        foreground, instances = content.get("foreground") or (), content.get("instances", False)
+        if not isinstance(foreground, list | tuple) or not isinstance(instances, bool):
+            raise MedsegError("labels: foreground must be a list of names and instances true or false")
+        return cls(content["values"], tuple(foreground), instances)
+
+    def _check_values(self) -> None:
+        if not self.values:
+            raise MedsegError("labels are empty: name at least one, as in labels: {background: 0, lesion: 1}")
+        seen: dict[int, str] = {}
+        for name, value in self.values.items():
+            if not isinstance(name, str) or not name.strip():
+                raise MedsegError(f"label {name!r} (value {value}) has no name: labels are {{name: value}}")
+            if isinstance(value, bool) or not isinstance(value, int) or not LOWEST <= value <= HIGHEST:
+                raise MedsegError(f"label {name!r} has value {value!r}: use an integer from {LOWEST} to {HIGHEST}")
+            if value in seen:
+                raise MedsegError(f"labels {seen[value]!r} and {name!r} share the value {value}: give each its own")
+            seen[value] = name
+
+    def _default_foreground(self) -> tuple[str, ...]:
+        if BACKGROUND in self.values:
+            return tuple(name for name in self.values if name != BACKGROUND)
+        return tuple(name for name, value in self.values.items() if value != 0)
+
+    def _check_foreground(self) -> None:
+        for name in self.foreground:
+            if name not in self.values:
+                known = ", ".join(self.values)
+                raise MedsegError(
+                    f"foreground label {name!r} is not among the labels {known}{nearest(str(name), self.values)}"
+                )
+        if not self.foreground:
+            raise MedsegError(
+                f"none of the labels {', '.join(self.values)} is foreground: name it in foreground: [...]"
+            )
+        if len(set(self.foreground)) < len(self.foreground):
+            raise MedsegError(f"foreground names a label twice: {', '.join(self.foreground)}")
+        if self.instances and (self.classes != 1 or self.background_value != 0):
+            raise MedsegError(
+                f"instances: true needs one foreground label and background 0; here: {', '.join(self.foreground)}, "
+                f"background {self.background_value}"
+            )
+
+    @cached_property
+    def _codes(self) -> dict[int, int]:
+        codes = dict.fromkeys([*self.values.values(), self.background_value], 0)
+        return codes | {self.values[name]: number for number, name in enumerate(self.foreground, 1)}
+
+    @cached_property
+    def _tables(self) -> dict[np.dtype, NDArray]:
+        return {}
+
+    def _table(self, dtype: np.dtype) -> NDArray:
+        """The class of every value of an 8 or 16 bit type, in the order of its bits; -1 where there is none."""
+        if dtype not in self._tables:
+            table = np.full(2 ** (8 * dtype.itemsize), -1, np.int32)
+            limits = np.iinfo(dtype)
+            for value, code in self._codes.items():
+                if limits.min <= value <= limits.max:
+                    table[value % table.size] = code
+            self._tables[dtype] = table
+        return self._tables[dtype]
+
+    def _search(self, whole: NDArray) -> NDArray:
+        values = np.array(sorted(self._codes), np.int64)
+        codes = np.array([self._codes[int(v)] for v in values], np.int32)
+        place = np.searchsorted(values, whole).clip(max=len(values) - 1)
+        return np.where(values[place] == whole, codes[place], -1)
+
+    def _undeclared(self, wrong: NDArray, name: str) -> str:
+        found = np.unique(wrong)
+        shown = ", ".join(str(v) for v in found[:_SHOWN]) + (" ..." if len(found) > _SHOWN else "")
+        known = list(self.values.items())
+        declared = ", ".join(f"{n}: {v}" for n, v in known[:20]) + (" ..." if len(known) > 20 else "")
+        plural = "values" if len(found) > 1 else "value"
+        return f"{name} holds the undeclared label {plural} {shown}: labels are {declared}; declare it or mend the file"
+
+
+def one_channel(raw: NDArray, name: str) -> NDArray:
+    """(C, *n) → (*n): the one channel, or that of a label saved as grey in RGB; an alpha channel is left out.
+
+    Raises:
+        GridError: where the colour channels differ.
+    """
+    colours = raw.shape[0] - 1 if raw.shape[0] in (2, 4) else raw.shape[0]
+    for other in range(1, colours):
+        if not np.array_equal(raw[0], raw[other]):
+            raise GridError(
+                f"{name} has {raw.shape[0]} channels that differ: a label file must have one value a voxel, not colours"
+            )
+    return raw[0]
+
+
+def _unsigned(dtype: np.dtype) -> np.dtype:
+    return np.dtype(f"u{dtype.itemsize}")
+
+
+def _whole(raw: NDArray, name: str) -> NDArray:
+    """As integers in native byte order."""
+    if raw.dtype.kind == "b":
+        return raw.astype(np.uint8)
+    if raw.dtype.kind in "iu":
+        return np.ascontiguousarray(raw, raw.dtype.newbyteorder("="))
+    if raw.dtype.kind != "f":
+        raise MedsegError(f"{name} has values of type {raw.dtype}: labels must be whole numbers")
+    with np.errstate(invalid="ignore"):
+        wrong = ~((np.rint(raw) == raw) & (np.abs(raw) <= HIGHEST))
+    if wrong.any():
+        raise MedsegError(f"{name} holds {raw[wrong][0]}, which is no label value: labels must be whole numbers")
+    return raw.astype(np.int64)
