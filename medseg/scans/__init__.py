@@ -1,0 +1,1 @@
+"""Scans and masks, read and written box by box."""

@@ -1,0 +1,68 @@
+"""What a file really is, by its first bytes, for one clear sentence where its suffix is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medseg.errors import ScanError
+
+SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\x1f\x8b", "gzip"),
+    (b"PK\x03\x04", "zip"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (b"CDF\x01", "NetCDF"),
+    (b"%PDF", "PDF"),
+    (b"NRRD", "NRRD"),
+)
+
+EXPECTED = {
+    ".nii.gz": "gzip",
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+    **dict.fromkeys((".tif", ".tiff", ".ome.tif", ".ome.tiff", ".svs", ".ndpi"), "TIFF"),
+    **dict.fromkeys((".nii", ".hdr"), "NIfTI"),
+}
+"""What a suffix promises; .img has no signature of its own."""
+
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
+
+
+def check_contents(path: Path, name: str, suffix: str) -> None:
+    """Raises ScanError where the first bytes of a file aren't those of its suffix."""
+    expected = EXPECTED.get(suffix)
+    if expected is None:
+        return
+    with open(path, "rb") as file:
+        found = kind_of(file.read(540))
+    if found == expected or (expected == "NIfTI" and found is None):
+        return
+    what = f"its contents are {found}" if found else "its first bytes are no image's"
+    raise ScanError(f"{name}: is no {expected} file, though named {suffix}: {what}; give it its right suffix")
+
+
+def kind_of(head: bytes) -> str | None:
+    """The format that begins with these bytes, or None where it is unknown."""
+    for signature, kind in SIGNATURES:
+        if head.startswith(signature):
+            return kind
+    if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
+        return "NIfTI"
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    return "text" if head and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head) else None
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is a Zarr group or array."""
+    return any((folder / mark).is_file() for mark in ZARR_MARKS)

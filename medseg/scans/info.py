@@ -1,0 +1,92 @@
+"""What a scan is, in a few words and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from medseg.geometry import Box
+from medseg.scans.scan import Scan
+from medseg.scans.units import MILLIMETRES
+
+BLOCK_VOXELS = 1 << 22
+"""The most voxels that are looked at at once."""
+
+STEP = 64
+"""Blocks end at multiples of it where they can, as most chunks do."""
+
+
+def describe(scan: Scan) -> dict[str, Any]:
+    """A scan's properties and the range of its values, which takes one pass through the file; ready for JSON.
+
+    ``spacing`` is in ``unit``, ``spacing_mm`` in millimetres; ``orientation`` gives the directions in which the axes
+    run («RAS»), or None where the file doesn't say how the patient lies; ``range`` is that of the finite values, or
+    None where there are none; ``nonfinite`` counts NaN and infinite values.
+
+    Raises:
+        ScanError: where the file is damaged.
+    """
+    low, high, nonfinite = _range(scan)
+    return {
+        "name": scan.name,
+        "axes": scan.axes,
+        "shape": list(scan.shape),
+        "channels": scan.channels,
+        "spacing": [round(s / MILLIMETRES[scan.unit], 9) for s in scan.spacing_mm],
+        "unit": scan.unit,
+        "spacing_mm": list(scan.spacing_mm),
+        "orientation": orientation(scan),
+        "dtype": str(scan.dtype),
+        "range": None if low is None else [low, high],
+        "nonfinite": nonfinite,
+    }
+
+
+def orientation(scan: Scan) -> str | None:
+    """The direction in which each axis runs, such as «LPS», or None where the file doesn't say."""
+    if not scan.anatomical:
+        return None
+    from nibabel.orientations import aff2axcodes
+
+    return "".join(code or "?" for code in aff2axcodes(scan.affine)[: len(scan.shape)])
+
+
+def blocks(scan: Scan, voxels: int = BLOCK_VOXELS) -> Iterator[Box]:
+    """Boxes that partition a scan, of about so many voxels at most, whole along the axes that its file runs fastest."""
+    sides = _sides(scan, voxels)
+    starts = [range(0, n, side) for n, side in zip(scan.shape, sides, strict=True)]
+    for start in product(*starts):
+        yield Box(start, tuple(a + side for a, side in zip(start, sides, strict=True))).clip(scan.shape)
+
+
+def _sides(scan: Scan, voxels: int) -> list[int]:
+    sides = list(scan.shape)
+    axes = range(len(sides))
+    for axis in reversed(axes) if scan.axes.startswith("X") else axes:
+        others = int(np.prod(sides)) // sides[axis]
+        fitting = voxels // others
+        sides[axis] = min(sides[axis], max(fitting // STEP * STEP, min(fitting, STEP), 1))
+        if fitting >= 1:
+            break
+        sides[axis] = min(scan.shape[axis], STEP)
+    return sides
+
+
+def _range(scan: Scan) -> tuple[int | float | None, int | float | None, int]:
+    low: int | float | None = None
+    high: int | float | None = None
+    nonfinite = 0
+    for box in blocks(scan):
+        values = scan.read(box)
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values)
+            nonfinite += values.size - int(np.count_nonzero(finite))
+            values = values[finite]
+        if values.size:
+            least, most = values.min().item(), values.max().item()
+            low = least if low is None else min(low, least)
+            high = most if high is None else max(high, most)
+    return low, high, nonfinite

@@ -1,0 +1,274 @@
+"""What a scan and a mask are, and how a path or an array becomes one.
+
+Axes are the array order of the file's own format: NIfTI's (X, Y, Z), TIFF's and PNG's ([Z,] Y, X), Zarr's as its
+metadata says. The affine maps voxel indices in that order to RAS+ millimetres and is 4 x 4 for two axes too (the
+missing index is 0). Legend: C channels, d spatial axes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from medseg.errors import OutputError, ScanError
+from medseg.geometry import Box
+
+
+@runtime_checkable
+class Scan(Protocol):
+    """Anything that a box can be read from."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it: a file's path as given, or «array»."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each spatial axis, in the file's own axis order."""
+
+    @property
+    def channels(self) -> int:
+        """The number of channels, 1 for grey."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What ``read`` returns."""
+
+    @property
+    def axes(self) -> str:
+        """The spatial axes' letters in array order: «XYZ», «YX», «ZYX»."""
+
+    @property
+    def affine(self) -> NDArray[np.float64]:
+        """4 x 4: voxel indices (i, j, k or 0) to RAS+ millimetres."""
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Millimetres between voxels along each spatial axis."""
+
+    @property
+    def unit(self) -> str:
+        """The unit that the file states its spacing in: «mm», «um», «nm» ..., or «pixel» where it states none."""
+
+    @property
+    def anatomical(self) -> bool:
+        """Whether the affine says how the patient lies (CT, MR); never so for photographs and microscopy."""
+
+    def read(self, box: Box) -> NDArray:
+        """The voxels of a box that lies within the scan: (C, *box.shape)."""
+
+
+@runtime_checkable
+class MaskSink(Protocol):
+    """Where labels go, box by box; under its final name only once closed."""
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """The boxes that are cheap to write: tiles whose core is a multiple of them never share one."""
+
+    def write(self, box: Box, labels: NDArray) -> None:
+        """Writes (*box.shape), or (channels, *box.shape) for a sink with channels."""
+
+    def flush(self) -> None:
+        """Returns when what was written would survive the end of this process."""
+
+    def close(self) -> None:
+        """Completes the file and gives it its final name."""
+
+
+READERS = {
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".hdr": "nifti",
+    ".img": "nifti",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".ome.tif": "tiff",
+    ".ome.tiff": "tiff",
+    ".svs": "tiff",
+    ".ndpi": "tiff",
+    ".png": "picture",
+    ".jpg": "picture",
+    ".jpeg": "picture",
+    ".gif": "picture",
+    ".bmp": "picture",
+    ".zarr": "zarr",
+    ".ome.zarr": "zarr",
+}
+"""The module of this package that reads each suffix."""
+
+WRITERS = {
+    ".nii": "nifti",
+    ".nii.gz": "nifti",
+    ".tif": "tiff_sink",
+    ".tiff": "tiff_sink",
+    ".ome.tif": "tiff_sink",
+    ".ome.tiff": "tiff_sink",
+    ".png": "png",
+    ".zarr": "zarr",
+    ".ome.zarr": "zarr",
+}
+"""The module of this package that writes each suffix."""
+
+SUFFIXES = tuple(READERS)
+"""Every suffix that :func:`open_scan` knows."""
+
+
+def suffix_of(path: str | Path) -> str:
+    """The longest known suffix of a name, in lower case, or «» where there is none.
+
+    >>> suffix_of("a.b/ct.NII.gz")
+    '.nii.gz'
+    """
+    name = Path(path).name.lower()
+    known = [s for s in SUFFIXES if name.endswith(s) and len(name) > len(s)]
+    return max(known, key=len, default="")
+
+
+def stem_of(path: str | Path) -> str:
+    """A file's name without its known suffix, which is taken off whole; another suffix is taken off as usual.
+
+    >>> stem_of("out/ct_01.nii.gz"), stem_of("cells.v2.ome.zarr")
+    ('ct_01', 'cells.v2')
+    """
+    name = Path(path).name
+    suffix = suffix_of(name)
+    return name[: len(name) - len(suffix)] if suffix else Path(name).stem
+
+
+def open_scan(source: str | Path | NDArray, *, labels: bool = False) -> Scan:
+    """Opens a file, an OME-Zarr folder or an array (C, *spatial) of two or three spatial axes; reads its header only.
+
+    Args:
+        source: what to open. The suffix tells the format.
+        labels: whether the values are labels. It matters for pictures with a colour table alone: their colours are the
+            image, the places in the table are the labels.
+
+    Raises:
+        ScanError: where it is missing, empty, damaged, cut short, or not what its suffix says.
+    """
+    if isinstance(source, np.ndarray):
+        from medseg.scans.memory import ArrayScan
+
+        return ArrayScan(source)
+    path, name = Path(source), str(source)
+    suffix = suffix_of(path)
+    with _readable(name):
+        module = _reader(path, name, suffix)
+        if module == "picture":
+            return _backend(module).open_file(path, name, labels=labels)
+        return _backend(module).open_file(path, name)
+
+
+def create_mask(
+    path: str | Path | None,
+    like: Scan,
+    *,
+    dtype: DTypeLike = np.uint8,
+    channels: int | None = None,
+    chunks: Sequence[int] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> MaskSink:
+    """A sink for a mask on the grid of ``like``; the path's suffix tells the format, no path keeps it in memory.
+
+    The mask grows beside its final place, as ``.NAME.partial``, and gets its name when it is closed.
+
+    Args:
+        path: the mask's final name, or None.
+        like: the scan whose shape, affine, unit and axes it gets.
+        dtype: of its voxels.
+        channels: None for one label a voxel; a number for (channels, *spatial), such as probabilities.
+        chunks: one length an axis: how a Zarr is stored. Other formats take any box.
+        resume: go on with a partial mask of the same layout, if there is one.
+        overwrite: replace a file of that name, once the mask is complete.
+
+    Raises:
+        OutputError: where the name is taken, its format can't be written or can't hold such a mask, or the disk
+            refuses.
+    """
+    from medseg.scans.sink import Request, as_output_error
+
+    final = Path("mask" if path is None else path)
+    wanted = tuple(int(n) for n in chunks) if chunks is not None else None
+    request = Request(final, like, _mask_dtype(final, dtype), channels, wanted, resume)
+    if wanted is not None and (len(wanted) != len(like.shape) or min(wanted) < 1):
+        raise OutputError(
+            f"{final}: chunks {wanted} must be one length of 1 or more for each of {len(like.shape)} axes"
+        )
+    if channels is not None and channels < 1:
+        raise OutputError(f"{final}: a mask needs at least one channel, not {channels}")
+    if path is None:
+        from medseg.scans.memory import MemorySink
+
+        return MemorySink(request)
+    module = _writer(final)
+    _check_free(final, like, overwrite)
+    with as_output_error(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+    return _backend(module).create(request)
+
+
+def spacing_of(affine: NDArray[np.float64], axes: int) -> tuple[float, ...]:
+    """Millimetres between voxels along the first ``axes`` axes of an affine."""
+    return tuple(float(s) for s in np.linalg.norm(affine[:3, :axes], axis=0))
+
+
+def _backend(module: str) -> Any:
+    return import_module(f"medseg.scans.{module}")
+
+
+def _readable(name: str) -> Any:
+    from medseg.scans.header import as_scan_error
+
+    return as_scan_error(name, "cannot be opened")
+
+
+def _reader(path: Path, name: str, suffix: str) -> str:
+    """The backend of a path that exists and is what its suffix says."""
+    from medseg.scans.contents import check_contents, is_zarr
+
+    if not path.exists():
+        raise ScanError(f"{name}: no such file or folder")
+    if path.is_dir():
+        if not is_zarr(path):
+            raise ScanError(f"{name}: is a folder, and no Zarr (it holds no zarr.json, .zgroup or .zarray)")
+        return "zarr"
+    if not suffix:
+        raise ScanError(f"{name}: this format is not supported; supported are {' '.join(SUFFIXES)}")
+    if not path.stat().st_size:
+        raise ScanError(f"{name}: is empty (0 bytes)")
+    check_contents(path, name, suffix)
+    return READERS[suffix]
+
+
+def _writer(path: Path) -> str:
+    """The backend that writes a path's suffix."""
+    suffix = suffix_of(path)
+    if suffix not in WRITERS:
+        raise OutputError(f"{path}: cannot write this format; masks are written as {' '.join(WRITERS)}")
+    return WRITERS[suffix]
+
+
+def _mask_dtype(path: Path, dtype: DTypeLike) -> np.dtype:
+    wanted = np.dtype(dtype)
+    if wanted.kind == "b":
+        return np.dtype(np.uint8)
+    if wanted.kind not in "iuf":
+        raise OutputError(f"{path}: a mask of {wanted} cannot be written; use an integer or real type")
+    return wanted
+
+
+def _check_free(path: Path, like: Scan, overwrite: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise OutputError(f"{path}: exists; use --overwrite to replace it")
+    if os.path.exists(like.name) and os.path.samefile(path, like.name):
+        raise OutputError(f"{path}: is the scan itself; write the mask under another name")
