@@ -1,0 +1,1 @@
+"""Segmenting scans tile by tile."""

@@ -1,0 +1,43 @@
+"""From logits to classes: the one place where scores become a decision.
+
+Legend: K output channels, F foreground classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Activation = Literal["sigmoid", "softmax"]
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How a model's channels are read.
+
+    ``sigmoid``: one channel for each foreground class (K = F); the largest of those at least 0.5, else background.
+    ``softmax``: background and the foreground classes (K = F + 1); the largest.
+    """
+
+    activation: Activation = "softmax"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """(K, \\*n) → (K, \\*n) in [0, 1]."""
+        return logits.sigmoid() if self.activation == "sigmoid" else logits.softmax(0)
+
+    def classes(self, logits: Tensor) -> Tensor:
+        """(K, \\*n) logits → (\\*n) uint8: 0 background, 1..F foreground."""
+        return self._decide(logits, 0.0)
+
+    def classes_of_probabilities(self, probabilities: Tensor) -> Tensor:
+        """(K, \\*n) probabilities → (\\*n) uint8, the same decision taken after interpolation."""
+        return self._decide(probabilities, 0.5)
+
+    def _decide(self, scores: Tensor, threshold: float) -> Tensor:
+        if self.activation == "softmax":
+            return scores.argmax(0).to(torch.uint8)
+        best, channel = scores.max(0)
+        return torch.where(best >= threshold, channel + 1, 0).to(torch.uint8)
