@@ -1,0 +1,251 @@
+"""Which MLflow store the runs go to, and how it is opened.
+
+Nothing of MLflow is imported before :func:`quiet_mlflow` has switched its telemetry off: MLflow reads the
+switch when it is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+from urllib.parse import quote, unquote, urlsplit
+from urllib.request import Request, urlopen
+
+from medseg.errors import MedsegError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+DEFAULT = "sqlite:///mlflow.db"
+"""The store where neither the config nor MLFLOW_TRACKING_URI names one, in the current folder."""
+
+ANSWER_SECONDS = 5.0
+"""How long an MLflow server may take to answer before it counts as unreachable."""
+
+SERVERS = ("http", "https")
+DATABASES = ("postgresql", "mysql", "mssql")
+
+_ALWAYS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_UNLESS_SET = {
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+def quiet_environment() -> dict[str, str]:
+    """The environment for a process that runs MLflow: telemetry off, little chatter, bounded waiting."""
+    environment = {**_UNLESS_SET, **os.environ, **_ALWAYS}
+    environment.pop("_MLFLOW_TESTING_TELEMETRY", None)  # it would overrule the switch
+    return environment
+
+
+def quiet_mlflow() -> None:
+    """Switches MLflow's telemetry off and its chatter down in this process, before mlflow is imported."""
+    os.environ.update(quiet_environment())
+    os.environ.pop("_MLFLOW_TESTING_TELEMETRY", None)
+    if imported := sys.modules.get("mlflow.telemetry.client"):
+        imported.set_telemetry_client()
+    for name in ("alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class Store:
+    """An MLflow tracking store.
+
+    Attributes:
+        uri: where it is, the same from every folder.
+        database: the file of a SQLite store, absolute; None for a server or another database.
+    """
+
+    uri: str
+    database: Path | None = None
+
+    @classmethod
+    def resolve(cls, configured: str | None = None, folder: Path | None = None) -> Store:
+        """The configured store, else MLFLOW_TRACKING_URI's, else ``sqlite:///mlflow.db``.
+
+        Args:
+            configured: the config's ``tracking.uri``.
+            folder: what a relative SQLite path is relative to; None takes the current folder.
+
+        Raises:
+            MedsegError: where MLflow cannot keep runs in a store of that kind.
+        """
+        uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
+        scheme = uri.partition(":")[0].partition("+")[0].lower() if "://" in uri else ""
+        if scheme == "sqlite":
+            return cls._sqlite(uri, folder or Path.cwd())
+        if scheme in (*SERVERS, *DATABASES):
+            return cls(uri.rstrip("/") if scheme in SERVERS else uri)
+        if not scheme or scheme == "file":
+            raise MedsegError(
+                f"the tracking store {uri!r} is a folder, and MLflow 3.13 and later refuse the file store: "
+                f"write tracking.uri=sqlite:///mlflow.db, another sqlite:///FILE.db, or a server's http:// address"
+            )
+        raise MedsegError(
+            f"the tracking store {uri!r} is of no kind that medseg knows: give sqlite:///FILE.db, http://, "
+            f"https:// or a postgresql, mysql or mssql address"
+        )
+
+    @classmethod
+    def _sqlite(cls, uri: str, folder: Path) -> Store:
+        match = re.fullmatch(r"[^:]+:///([^?]+)(\?.*)?", uri)
+        if match is None or match[1] == ":memory:":
+            raise MedsegError(f"the tracking store {uri!r} names no file: write sqlite:///FILE.db")
+        return cls._of_file(Path(os.path.abspath(folder / unquote(match[1]))), match[2] or "")
+
+    @classmethod
+    def _of_file(cls, database: Path, options: str = "") -> Store:
+        # To SQLAlchemy every other character stands for itself.
+        escaped = str(database).replace("%", "%25").replace("?", "%3F")
+        return cls(f"sqlite:///{escaped}{options}", database)
+
+    @property
+    def remote(self) -> bool:
+        """Whether a server holds it."""
+        return self.uri.partition(":")[0] in SERVERS
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be printed: without a password."""
+        return re.sub(r"//[^/@]*@", "//", self.uri)
+
+    @property
+    def artifacts(self) -> Path | None:
+        """The folder of the artifacts: beside a SQLite file, in the current folder for another database.
+
+        None where a server keeps them.
+        """
+        if self.remote:
+            return None
+        return (self.database.parent if self.database else Path.cwd()) / "mlartifacts"
+
+    def check(self) -> None:
+        """Finds out, within seconds and without importing MLflow, whether the store can be opened.
+
+        Raises:
+            MedsegError: where it cannot.
+        """
+        if self.remote:
+            self._check_server()
+        elif self.database:
+            self._check_file(self.database)
+
+    def client(self) -> MlflowClient:
+        """A client of the store, which is made where there is none yet.
+
+        Raises:
+            MedsegError: where the store cannot be opened: no answer, no MLflow store, another schema.
+        """
+        self.check()
+        quiet_mlflow()
+        from mlflow import MlflowClient
+
+        with self.explained("cannot be opened"):
+            if self.database and self.artifacts and not self._has_tables(self.database):
+                from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+                # The experiment "Default" is made with the tables; its artifacts belong beside the file too.
+                SqlAlchemyStore(self.uri, self.artifacts.as_uri())
+            return MlflowClient(tracking_uri=self.uri)
+
+    def experiment(self, client: MlflowClient, name: str) -> str:
+        """The id of an experiment, which is made where there is none of that name.
+
+        Raises:
+            MedsegError: for one that was deleted, or whose artifacts only a server could keep.
+        """
+        with self.explained("does not give its experiments"):
+            found = client.get_experiment_by_name(name) or self._create(client, name)
+        if found.lifecycle_stage != "active":
+            raise MedsegError(
+                f"the experiment {name!r} was deleted from the tracking store {self.shown}: choose another "
+                f"tracking.experiment, or restore it (mlflow experiments restore -x {found.experiment_id})"
+            )
+        if not self.remote and urlsplit(found.artifact_location).scheme == "mlflow-artifacts":
+            raise MedsegError(
+                f"the experiment {name!r} in {self.shown} keeps its artifacts with an MLflow server: give "
+                f"that server's http:// address as tracking.uri, or choose another tracking.experiment"
+            )
+        return str(found.experiment_id)
+
+    def _create(self, client: MlflowClient, name: str) -> Experiment:
+        from mlflow.exceptions import MlflowException
+
+        folder = re.sub(r"[^\w.-]+", "_", name).strip("._") or "experiment"
+        location = (self.artifacts / folder).as_uri() if self.artifacts else None
+        try:
+            return client.get_experiment(client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was faster
+            if found is None:
+                raise
+            return found
+
+    @contextlib.contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Turns whatever MLflow raises within into one sentence about this store."""
+        try:
+            yield
+        except MedsegError:
+            raise
+        except Exception as problem:
+            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
+            raise MedsegError(f"the tracking store {self.shown} {what}: {reason}") from problem
+
+    def _check_server(self) -> None:
+        try:
+            with urlopen(Request(f"{self.uri}/health"), timeout=ANSWER_SECONDS):
+                return
+        except HTTPError:
+            return  # it answers; what it thinks of us comes with the first question
+        except (OSError, ValueError, HTTPException) as problem:
+            reason = getattr(problem, "reason", None) or problem
+            raise MedsegError(
+                f"the tracking server {self.shown} does not answer ({reason}): start it, correct tracking.uri "
+                f"or MLFLOW_TRACKING_URI, or track in a file with tracking.uri=sqlite:///mlflow.db"
+            ) from None
+
+    def _check_file(self, database: Path) -> None:
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+            writable = os.access(database if database.exists() else database.parent, os.W_OK)
+            names = self._tables(database)
+        except (OSError, sqlite3.Error) as problem:
+            raise MedsegError(f"the tracking store {database} cannot be opened: {problem}") from None
+        if not writable:
+            raise MedsegError(
+                f"the tracking store {database} cannot be written: mind the permissions, or set tracking.uri"
+            )
+        if names and "alembic_version" not in names:
+            raise MedsegError(
+                f"{database} is a database, but not MLflow's: name another file with tracking.uri=sqlite:///FILE.db"
+            )
+
+    def _has_tables(self, database: Path) -> bool:
+        return bool(self._tables(database))
+
+    @staticmethod
+    def _tables(database: Path) -> set[str]:
+        if not database.exists():
+            return set()
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}

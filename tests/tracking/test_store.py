@@ -1,0 +1,163 @@
+"""Which store is taken, from anywhere, and what is said of one that cannot be used."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import medseg
+from medseg.errors import MedsegError
+from medseg.tracking import store as store_module
+from medseg.tracking.store import Store, quiet_environment, quiet_mlflow
+
+
+@pytest.fixture(autouse=True)
+def _no_uri(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def test_config_comes_before_environment_comes_before_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Store.resolve().database == tmp_path / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///env.db")
+    assert Store.resolve().database == tmp_path / "env.db"
+    assert Store.resolve("sqlite:///config.db").database == tmp_path / "config.db"
+
+
+def test_a_sqlite_store_is_absolute_and_its_artifacts_lie_beside_it(tmp_path: Path) -> None:
+    relative = Store.resolve("sqlite:///sub/../runs/x.db", tmp_path)
+    assert relative.database == tmp_path / "runs" / "x.db"
+    assert relative.artifacts == tmp_path / "runs" / "mlartifacts"
+    assert Store.resolve(relative.uri, Path("/")) == relative
+    assert not relative.remote
+
+
+@pytest.mark.parametrize("name", ["a b", "100%", "what?", "é#1", "a%20b"])
+def test_odd_folders_come_through_sqlalchemy(name: str, tmp_path: Path) -> None:
+    from sqlalchemy.engine import make_url
+
+    resolved = Store._of_file(tmp_path / name / "m.db")
+    assert make_url(resolved.uri).database == str(tmp_path / name / "m.db")
+    assert Store.resolve(resolved.uri) == resolved
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/mlruns", "mlruns", "./mlruns", "/tmp/x", "file:mlruns"])
+def test_a_folder_is_refused_with_what_to_write_instead(uri: str) -> None:
+    with pytest.raises(MedsegError, match=r"refuse the file store.*sqlite:///mlflow\.db"):
+        Store.resolve(uri)
+
+
+@pytest.mark.parametrize("uri", ["ftp://x/y", "databricks://p", "s3://bucket"])
+def test_unknown_kinds_are_refused(uri: str) -> None:
+    with pytest.raises(MedsegError, match="of no kind that medseg knows"):
+        Store.resolve(uri)
+
+
+@pytest.mark.parametrize("uri", ["sqlite://", "sqlite:///:memory:", "sqlite:///"])
+def test_a_store_in_memory_is_refused(uri: str) -> None:
+    with pytest.raises(MedsegError, match="names no file"):
+        Store.resolve(uri)
+
+
+def test_passwords_are_not_shown() -> None:
+    server = Store.resolve("https://me:secret@host:8443/")
+    assert server.remote and server.artifacts is None
+    assert server.shown == "https://host:8443"
+    assert Store.resolve("postgresql+psycopg2://me:secret@host/db").shown == "postgresql+psycopg2://host/db"
+
+
+def test_a_server_that_is_not_there_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(MedsegError, match=rf"127\.0\.0\.1:{port} does not answer"):
+        Store.resolve(f"http://127.0.0.1:{port}").client()
+
+
+def test_a_server_that_never_answers_is_left_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "ANSWER_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(MedsegError, match="does not answer"):
+            Store.resolve(address).client()
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("these are not the bytes of a database" * 50)
+    with pytest.raises(MedsegError, match="cannot be opened: file is not a database"):
+        Store.resolve("sqlite:///x.db", tmp_path).client()
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(MedsegError, match="cannot be opened"):
+        Store.resolve("sqlite:///folder.db", tmp_path).client()
+
+
+def test_the_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "x.db") as connection:
+        connection.execute("CREATE TABLE patients (name TEXT)")
+    before = (tmp_path / "x.db").read_bytes()
+    with pytest.raises(MedsegError, match="not MLflow's"):
+        Store.resolve("sqlite:///x.db", tmp_path).client()
+    assert (tmp_path / "x.db").read_bytes() == before
+
+
+def test_a_newer_schema_is_one_sentence(store: Store, tmp_path: Path) -> None:
+    store.client()
+    assert store.database
+    copy = tmp_path / "newer.db"
+    copy.write_bytes(store.database.read_bytes())
+    with sqlite3.connect(copy) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'of_tomorrow'")
+    with pytest.raises(MedsegError, match="cannot be opened"):
+        Store.resolve(f"sqlite:///{copy}").client()
+
+
+def test_experiments_are_made_once_and_a_deleted_one_is_refused(store: Store) -> None:
+    client = store.client()
+    first = store.experiment(client, "../once more")
+    assert store.experiment(client, "../once more") == first
+    assert store.artifacts
+    location = client.get_experiment(first).artifact_location
+    assert location == (store.artifacts / "once_more").as_uri()
+    client.delete_experiment(first)
+    with pytest.raises(MedsegError, match="was deleted"):
+        store.experiment(client, "../once more")
+
+
+def test_the_default_experiment_keeps_its_artifacts_beside_the_store_too(store: Store) -> None:
+    client = store.client()
+    assert store.artifacts
+    found = client.get_experiment(store.experiment(client, "Default"))
+    assert found.artifact_location.startswith(store.artifacts.as_uri())
+
+
+def test_artifacts_that_only_a_server_keeps_are_refused_without_it(store: Store) -> None:
+    client = store.client()
+    client.create_experiment("served", artifact_location="mlflow-artifacts:/7")
+    with pytest.raises(MedsegError, match="http:// address"):
+        store.experiment(client, "served")
+
+
+def test_telemetry_is_off_whatever_the_shell_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    monkeypatch.setenv("_MLFLOW_TESTING_TELEMETRY", "true")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "7")
+    environment = quiet_environment()
+    assert environment["MLFLOW_DISABLE_TELEMETRY"] == environment["DO_NOT_TRACK"] == "true"
+    assert "_MLFLOW_TESTING_TELEMETRY" not in environment
+    assert environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "7"
+    quiet_mlflow()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert "_MLFLOW_TESTING_TELEMETRY" not in os.environ
+
+
+def test_importing_tracking_imports_no_mlflow() -> None:
+    code = "import sys, medseg.tracking, medseg.tracking.ui; sys.exit('mlflow' in sys.modules)"
+    root = str(Path(medseg.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": root})
