@@ -1,0 +1,203 @@
+"""Training samples: windows of the same geometry as inference.
+
+    read   |<------------- window ------------->|     image, mirrored where it overhangs the scan
+    write         |<------- core ------->|            label: the valid-convolution crop is which box is read
+
+Sample number s of a run belongs to epoch ``s // cases`` and is a function of (seed, epoch, index within it) alone: how many
+workers draw it, and whether the run was interrupted before it, changes nothing.
+
+Legend: C channels; a padded network's core is its window, read = write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from medseg.datasets.check import blocks
+from medseg.datasets.labels import Labels, one_channel
+from medseg.geometry import Box
+from medseg.networks.network import Network
+from medseg.scans.memory import ArrayScan
+from medseg.scans.mirror import read_mirrored
+from medseg.scans.scan import Scan
+from medseg.training.augment import Augmentation
+from medseg.training.weightmap import border_weights, instances_from_classes
+
+REMEMBERED = 2048
+"""Foreground voxels that are remembered for each case and class to centre samples on."""
+
+
+class Sample(TypedDict):
+    """What a worker hands over: image (C, \\*window), label (\\*core), and the loss weights (\\*core) or an empty tensor."""
+
+    image: Tensor
+    label: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class SampleGeometry:
+    """The window that goes in and the core that is learned from, per axis."""
+
+    window: tuple[int, ...]
+    core: tuple[int, ...]
+
+    @classmethod
+    def of(cls, network: Network, window: Sequence[int]) -> SampleGeometry:
+        """For a network: what its output covers, so a padded network's whole window.
+
+        Raises:
+            TileError: where the network cannot take the window.
+        """
+        network.check_window(window)
+        trims = [field.trim for field in network.fields]
+        return cls(tuple(window), tuple(n - t for n, t in zip(window, trims, strict=True)))
+
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """What the window reads before the core."""
+        return tuple((n - c) // 2 for n, c in zip(self.window, self.core, strict=True))
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A case as the network sees it: both on the model's grid."""
+
+    name: str
+    image: Scan
+    label: Scan
+
+    def cached(self) -> TrainingCase:
+        """With its voxels in memory."""
+        return TrainingCase(self.name, _cached(self.image), _cached(self.label))
+
+    @property
+    def nbytes(self) -> int:
+        """What the case takes in memory."""
+        voxels = int(np.prod(self.image.shape))
+        return voxels * (self.image.channels * self.image.dtype.itemsize + self.label.dtype.itemsize)
+
+
+class TileSamples(Dataset[Sample]):
+    """The samples of a run by their number.
+
+    Args:
+        cases: at least one.
+        labels: how the label files' values become classes.
+        geometry: window and core.
+        augmentation: what happens to a sample.
+        seed: the experiment's.
+        foreground: the share of samples that are centred on a foreground voxel.
+        weighted: whether the loss takes U-Net's border weights.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[TrainingCase],
+        labels: Labels,
+        geometry: SampleGeometry,
+        augmentation: Augmentation,
+        seed: int,
+        foreground: float = 0.33,
+        weighted: bool = False,
+    ) -> None:
+        self.cases = list(cases)
+        self.labels = labels
+        self.geometry = geometry
+        self.augmentation = augmentation
+        self.seed = seed
+        self.foreground = foreground
+        self.weighted = weighted
+
+    @cached_property
+    def foreground_voxels(self) -> list[list[NDArray]]:
+        """For each case, the remembered voxels (n, d) of each foreground class that it has."""
+        return [
+            foreground_of(case, self.labels, np.random.default_rng([self.seed, i]))
+            for i, case in enumerate(self.cases)
+        ]
+
+    def __getitem__(self, number: int) -> Sample:
+        epoch, index = divmod(number, len(self.cases))
+        which = int(np.random.default_rng([self.seed, epoch]).permutation(len(self.cases))[index])
+        rng = np.random.default_rng([self.seed, epoch, index])
+        case = self.cases[which]
+        core = self._core_box(which, rng)
+        image, label = self._augmented(case, core, int(rng.integers(2**31)))
+        return {
+            "image": torch.from_numpy(image),
+            "label": torch.from_numpy(label.astype(np.int64)),
+            "weight": self._weight(label),
+        }
+
+    def _core_box(self, which: int, rng: np.random.Generator) -> Box:
+        """Where the sample is learned from: anywhere in the scan, or around a foreground voxel."""
+        extent, core = self.cases[which].image.shape, self.geometry.core
+        room = [max(n - c, 0) for n, c in zip(extent, core, strict=True)]
+        start = [int(rng.integers(r + 1)) for r in room]
+        classes = self.foreground_voxels[which] if rng.random() < self.foreground else []
+        if classes:
+            voxels = classes[int(rng.integers(len(classes)))]
+            voxel = voxels[int(rng.integers(len(voxels)))]
+            start = [
+                min(max(int(v) - c // 2, 0), r) for v, c, r in zip(voxel, core, room, strict=True)
+            ]
+        # A scan smaller than the core lies in its middle, with the mirror on both sides.
+        start = [s - max(c - n, 0) // 2 for s, c, n in zip(start, core, extent, strict=True)]
+        return Box.of(core).shift(start)
+
+    def _augmented(self, case: TrainingCase, core: Box, seed: int) -> tuple[NDArray, NDArray]:
+        """Image (C, \\*window) and class map (\\*core), read with all the border that the augmentation may need."""
+        geometry = self.geometry
+        read = self.augmentation.read_shape(geometry.window)
+        margin = [h + (r - n) // 2 for h, r, n in zip(geometry.halo, read, geometry.window, strict=True)]
+        box = Box.of(read).shift(tuple(a - m for a, m in zip(core.start, margin, strict=True)))
+        image = read_mirrored(case.image, box).astype(np.float32, copy=False)
+        classes = self.labels.encode(one_channel(read_mirrored(case.label, box), case.label.name), case.label.name)
+        image, label = self.augmentation(image, classes, geometry.window, geometry.core, seed)
+        return np.ascontiguousarray(image), np.ascontiguousarray(label)
+
+    def _weight(self, label: NDArray) -> Tensor:
+        if not self.weighted:
+            return torch.empty(0)
+        return torch.from_numpy(border_weights(instances_from_classes(label)))
+
+
+class ConsecutiveSamples(Sampler[int]):
+    """Sample numbers from those of ``step`` on, without an end."""
+
+    def __init__(self, batch: int, step: int = 0) -> None:
+        self.batch = batch
+        self.step = step
+
+    def __iter__(self) -> Iterator[int]:
+        number = self.step * self.batch
+        while True:
+            yield number
+            number += 1
+
+
+def foreground_of(case: TrainingCase, labels: Labels, rng: np.random.Generator) -> list[NDArray]:
+    """Up to :data:`REMEMBERED` voxels (n, d) of each foreground class of a case, from one pass over its label."""
+    kept: dict[int, list[NDArray]] = {}
+    for box in blocks(case.label):
+        classes = labels.read(case.label, box)
+        for value in np.unique(classes[classes > 0]):
+            voxels = np.argwhere(classes == value) + np.array(box.start)
+            few = voxels[rng.permutation(len(voxels))[:REMEMBERED]]
+            kept.setdefault(int(value), []).append(few)
+    merged = [np.concatenate(kept[value]) for value in sorted(kept)]
+    return [voxels[rng.permutation(len(voxels))[:REMEMBERED]] for voxels in merged]
+
+
+def _cached(scan: Scan) -> Scan:
+    return ArrayScan(scan.read(Box.of(scan.shape)), name=scan.name)
