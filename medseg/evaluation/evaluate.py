@@ -27,6 +27,7 @@ def evaluate(
     labels: Labels | None = None,
     out: Path | None = None,
     *,
+    predicted_only: bool = False,
     overwrite: bool = False,
 ) -> Report:
     """Scores predictions against the references of the same stem.
@@ -38,6 +39,7 @@ def evaluate(
             ``dataset.json`` in or above the references, else every value but 0 that is found in the
             references is a class, named by its value.
         out: where ``metrics.csv`` and ``metrics.json`` go; nothing is written by default.
+        predicted_only: whether references without a prediction are left out; otherwise they score 0.
         overwrite: whether to replace those that are there.
 
     Raises:
@@ -52,6 +54,8 @@ def evaluate(
         expected = {name: path for name, path in expected.items() if name in predicted} or expected
     _check_matches(predictions, predicted, references, expected)
     _check_free(out, overwrite)
+    if predicted_only:
+        expected = {name: path for name, path in expected.items() if name in predicted}
     if labels is None:
         labels = find_labels(predictions, references) or _labels_of(expected)
     cases = tuple(_case(name, predicted.get(name), path, labels) for name, path in expected.items())

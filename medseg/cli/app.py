@@ -1,0 +1,84 @@
+"""The command line's frame: commands by name, and what an error looks like.
+
+Exit codes: 0 done; 2 the user's mistake, one line on stderr that begins ``error:``; 1 a defect; 130 Ctrl-C. Results go to
+stdout, progress to stderr. Nothing heavy is imported before a command that needs it runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from medseg import __version__
+from medseg.cli import data, evaluate, infer, networks, train, ui
+from medseg.errors import MedsegError, shorten
+
+app = typer.Typer(
+    help="From labelled medical images to a segmentation model for scans of any size.",
+    invoke_without_command=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train.train)
+app.command("infer")(infer.infer)
+app.command("evaluate")(evaluate.evaluate)
+app.command("ui")(ui.ui)
+app.command("networks")(networks.networks)
+app.command("phantom")(data.phantom)
+app.command("info")(data.info)
+app.command("schema")(train.schema)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"medseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """From labelled medical images to a segmentation model for scans of any size."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command line; returns its exit code."""
+    try:
+        code = app(args=arguments, prog_name="medseg", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except MedsegError as error:
+        return _refuse(str(error))
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; what was done is kept and can be resumed", file=sys.stderr)
+        return 130
+    except typer.TyperException as error:
+        return _refuse(_usage(error))
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _usage(error: Exception) -> str:
+    """What is wrong with a command line, in one line."""
+    text = " ".join(str(getattr(error, "format_message", lambda: error)()).split())
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "medseg"
+    return shorten(f"{text.rstrip('.')}; see {command} --help")
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""``medseg phantom`` and ``medseg info``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medseg.errors import ConfigError
+
+
+def phantom(
+    kind: Annotated[str, typer.Argument(metavar="cells2d|organs3d", help="What to make.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The data set's folder.")],
+    cases: Annotated[int, typer.Option(min=1, help="How many images with labels.")] = 12,
+    size: Annotated[str, typer.Option(metavar="N[,N[,N]]", help="Voxels along each axis, or one number for all.")] = "512",
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+) -> None:
+    """Make synthetic images with labels: images/, labels/ and dataset.json."""
+    from medseg.datasets.phantom import write_phantom
+
+    parts = size.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise ConfigError(f"--size {size!r} is no size: give N or N,N or N,N,N")
+    print(write_phantom(kind, output, cases, tuple(int(part) for part in parts), seed))
+
+
+def info(
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Any scan that medseg reads.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print a scan's axes, shape, spacing, orientation, type and range."""
+    from medseg.scans.info import describe
+    from medseg.scans.scan import open_scan
+
+    described = describe(open_scan(scan))
+    if as_json:
+        print(json.dumps(described, indent=2))
+        return
+    for key, value in described.items():
+        print(f"{key:<12}{value}")
