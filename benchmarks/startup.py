@@ -1,6 +1,6 @@
 """How long ``medseg --help`` takes: the median of five runs, beside ``import torch``.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python benchmarks/training_step.py [--steps 60] [--threads 2]
 
-The same network, window, batch, loss, AdamW and precision. «step» is Lightning's Trainer over the task on ready samples;
+The same network, window, batch, loss, AdamW and precision. «step» is Lightning's Trainer over the task, data ready;
 «all» is the whole run as ``medseg train configs/isbi_em.yaml`` does it: reading, augmentation, logging, validation,
 checkpoints, MLflow. Results go to benchmarks/results/training_step.json.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch.utils.data import DataLoader
 
 import medseg.study
@@ -73,13 +73,14 @@ class Ready(torch.utils.data.Dataset[Any]):
         return {key: value[0] for key, value in self.batch.items()}
 
 
-class Clock(__import__("lightning").pytorch.Callback):
+class Clock(Callback):
     """Seconds from the end of the warm-up on."""
 
     def __init__(self) -> None:
         self.begun = 0.0
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        """Starts the clock."""
         if trainer.global_step == WARM:
             self.begun = time.perf_counter()
 
@@ -125,7 +126,7 @@ def whole_run(data: Path, steps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--run-steps", type=int, default=600, help="of the whole run, which validates as in ten minutes")
+    parser.add_argument("--run-steps", type=int, default=600, help="of the whole run, which validates too")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", type=Path, help="isbi_em; without it the whole run is left out")
     given = parser.parse_args()

@@ -1,8 +1,8 @@
 """The whole experiment as YAML, typed: the only reader of config.
 
-A config is read with ``yaml.safe_load``, overridden by ``key.sub=value`` from the command line, and validated with every
-unknown key refused. What is wrong is said with its file, line and key. Paths are relative to the folder that the
-command runs in.
+A config is read with ``yaml.safe_load``, overridden by ``key.sub=value`` from the command line, and validated with
+every unknown key refused. What is wrong is said with its file, line and key. Paths are relative to the folder that
+the command runs in.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Data(_Section):
     foreground: list[str] | None = Field(
         None, description="the labels to segment, in the order of the classes; null takes all but the background"
     )
-    instances: bool | None = Field(None, description="label files number their objects; every non-zero one is foreground")
+    instances: bool | None = Field(
+        None, description="label files number their objects; every non-zero one is foreground"
+    )
     train: list[str] | None = Field(None, description="names of the training cases; null takes what is left")
     validation: float | list[str] = Field(0.2, description="a fraction of the cases, drawn by the seed, or their names")
     test: float | list[str] = Field(0.0, description="cases kept away from training and validation")
@@ -113,7 +115,7 @@ class Experiment(_Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
     @staticmethod
-    def schema() -> dict[str, Any]:
+    def json_schema() -> dict[str, Any]:
         """The JSON Schema for editors, with the networks' names and arguments."""
         from medseg.networks import NETWORKS, arguments_of
 

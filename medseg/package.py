@@ -96,9 +96,7 @@ def read_card(folder: Path) -> ModelCard:
         raise PackageError(f"{path} holds no JSON object: it is not a model package's card")
     written = content.get("format")
     if isinstance(written, int) and written > FORMAT:
-        raise PackageError(
-            f"{path} has format {written} and this medseg reads up to {FORMAT}: install a newer medseg"
-        )
+        raise PackageError(f"{path} has format {written} and this medseg reads up to {FORMAT}: install a newer medseg")
     try:
         card = ModelCard.model_validate(content)
         card.label_map  # noqa: B018 - refuses labels that are none

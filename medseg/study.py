@@ -175,9 +175,7 @@ def labels_of(data: Data, info: DatasetInfo | None, root: Path) -> Labels:
     return Labels(known, tuple(foreground), instances)
 
 
-def train(
-    experiment: Experiment, folder: Path, device: torch.device, resume: bool = False
-) -> tuple[Path, Fitted]:
+def train(experiment: Experiment, folder: Path, device: torch.device, resume: bool = False) -> tuple[Path, Fitted]:
     """Trains an experiment in a run's folder; returns the model package and how it ended.
 
     Raises:
@@ -259,9 +257,7 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _samples(
-    experiment: Experiment, data: OpenData, geometry: SampleGeometry, loss: SegmentationLoss
-) -> TileSamples:
+def _samples(experiment: Experiment, data: OpenData, geometry: SampleGeometry, loss: SegmentationLoss) -> TileSamples:
     settings = experiment.training
     return TileSamples(
         data.training(int(settings.cache_mib * 2**20)),

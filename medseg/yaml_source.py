@@ -23,6 +23,11 @@ class YamlSource:
 
     @classmethod
     def read(cls, path: Path) -> YamlSource:
+        """Reads a file.
+
+        Raises:
+            ConfigError: where it is missing, no YAML, no mapping, or holds a key twice.
+        """
         try:
             text = path.read_text(encoding="utf-8")
             content, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)

@@ -1,8 +1,8 @@
-"""The main job on the built-in phantom, as a user would type it: train, segment a scan far larger than a tile, evaluate.
+"""The main job on the built-in phantom, as a user would type it: train, segment a large scan, evaluate.
 
     python pipelines/phantom_study.py [--folder demo]
 
-It leaves the run, a 2048 x 2048 phantom that the model has not seen, its mask, the metrics, and a picture in the folder.
+It leaves the run, a 2048 x 2048 phantom that the model has not seen, its mask, the metrics, and a picture there.
 """
 
 from __future__ import annotations

@@ -40,12 +40,14 @@ def test_every_shipped_config_loads_and_survives_the_round_trip(path, tmp_path):
 def test_every_shipped_config_refers_to_the_schema(path):
     head = path.read_text().splitlines()[0]
     schema = path.parent / head.removeprefix("# yaml-language-server: $schema=")
-    assert json.loads(schema.read_text()) == Experiment.schema(), "write it again: medseg schema > configs/experiment.schema.json"
+    again = "write it again: medseg schema > configs/experiment.schema.json"
+    assert json.loads(schema.read_text()) == Experiment.json_schema(), again
 
 
 def test_overrides_are_yaml_and_make_sections(config):
     experiment = Experiment.load(
-        config, ["training.max_minutes=2", "tracking.pictures=0", "data.validation=[a, b]", "training.learning_rate=1e-4"]
+        config,
+        ["training.max_minutes=2", "tracking.pictures=0", "data.validation=[a, b]", "training.learning_rate=1e-4"],
     )
     assert experiment.training.max_minutes == 2
     assert experiment.training.learning_rate == 1e-4
@@ -87,7 +89,7 @@ def test_what_is_wrong_is_told_with_its_line(config, change, message):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.max_stepz=3", r"command line \(training.max_stepz=3\): unknown key training.max_stepz; did you mean"),
+        ("training.max_stepz=3", r"command line \(training.max_stepz=3\): unknown key training.max_stepz"),
         ("training.max_steps=x", r"command line .* training.max_steps is 'x'"),
         ("training.max_steps", "is no override"),
         ("=3", "is no override"),

@@ -15,7 +15,7 @@ def phantom(
     kind: Annotated[str, typer.Argument(metavar="cells2d|organs3d", help="What to make.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The data set's folder.")],
     cases: Annotated[int, typer.Option(min=1, help="How many images with labels.")] = 12,
-    size: Annotated[str, typer.Option(metavar="N[,N[,N]]", help="Voxels along each axis, or one number for all.")] = "512",
+    size: Annotated[str, typer.Option(metavar="N[,N[,N]]", help="Voxels along each axis, or one for all.")] = "512",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
 ) -> None:
     """Make synthetic images with labels: images/, labels/ and dataset.json."""

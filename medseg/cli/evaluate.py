@@ -24,9 +24,7 @@ def evaluate(
     """Compare masks with references, per case and class."""
     from medseg.evaluation.evaluate import evaluate as evaluate_folders
 
-    report = evaluate_folders(
-        predictions, references, out=output, predicted_only=predicted_only, overwrite=overwrite
-    )
+    report = evaluate_folders(predictions, references, out=output, predicted_only=predicted_only, overwrite=overwrite)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -18,9 +17,7 @@ if TYPE_CHECKING:
 
 def infer(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Scans, or folders of them.")],
-    model: Annotated[
-        Optional[Path], typer.Option("-m", "--model", help="A model package, or a run's folder.")
-    ] = None,
+    model: Annotated[Optional[Path], typer.Option("-m", "--model", help="A model package, or a run's folder.")] = None,
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="The folder for the masks.")] = None,
     tile_overlap: Annotated[
         bool, typer.Option("--tile-overlap", help="Overlapping tiles with a mirrored border: exact, in flat memory.")
@@ -75,9 +72,7 @@ def infer(
         print(json.dumps({"scans": [result.to_dict() for result in results]}, indent=2))
 
 
-def _run(
-    jobs: list[tuple[Path, Path]], model: Model, options: Options, folder: Path, as_json: bool
-) -> list[Result]:
+def _run(jobs: list[tuple[Path, Path]], model: Model, options: Options, folder: Path, as_json: bool) -> list[Result]:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
@@ -117,7 +112,9 @@ def _path(text: str) -> Path:
     if not path.exists() and _is_number(text):
         option = "--batch" if text.isdigit() and int(text) < 32 else "--tile"
         meant = f"{option} {text}" if text.replace(",", "").isdigit() else "--tile N, the window in voxels"
-        raise ScanError(f"{text} is taken for an input and is no file; --tile-overlap takes no number. Was {meant} meant?")
+        raise ScanError(
+            f"{text} is taken for an input and is no file; --tile-overlap takes no number. Was {meant} meant?"
+        )
     return path
 
 

@@ -44,10 +44,8 @@ def train(
         folder = output or _new_folder(experiment.name)
         prepare_folder(folder, overwrite)
     package, fitted = train_study(experiment, folder, find_device(device), resume is not None)
-    print(
-        f"{fitted.steps} steps in {fitted.seconds:.0f} s (stopped: {fitted.reason}); best validation Dice {fitted.best:.4f}",
-        file=sys.stderr,
-    )
+    account = f"{fitted.steps} steps in {fitted.seconds:.0f} s (stopped: {fitted.reason})"
+    print(f"{account}; best validation Dice {fitted.best:.4f}", file=sys.stderr)
     print(f"model: {package}")
 
 
@@ -57,7 +55,7 @@ def schema() -> None:
 
     from medseg.experiment import Experiment
 
-    print(json.dumps(Experiment.schema(), indent=2))
+    print(json.dumps(Experiment.json_schema(), indent=2))
 
 
 def _resumed(resume: Path, output: Path | None) -> Path:

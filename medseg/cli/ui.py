@@ -9,7 +9,7 @@ import typer
 
 def ui(
     port: Annotated[
-        Optional[int], typer.Option(min=1, max=65535, help="The port on 127.0.0.1; the first free one from 5000 if not given.")
+        Optional[int], typer.Option(min=1, max=65535, help="On 127.0.0.1; else the first free one from 5000.")
     ] = None,
     store: Annotated[Optional[str], typer.Option(help="MLflow's store, where it is not the default one.")] = None,
 ) -> None:

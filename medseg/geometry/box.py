@@ -81,9 +81,7 @@ class Box:
 
     def within(self, extent: Sequence[int]) -> bool:
         """Whether every voxel of the box lies in ``[0, extent)``."""
-        return all(
-            a >= 0 and b <= n for a, b, n in zip(self.start, self.stop, extent, strict=True)
-        )
+        return all(a >= 0 and b <= n for a, b, n in zip(self.start, self.stop, extent, strict=True))
 
     def __str__(self) -> str:
         sides = zip(self.start, self.stop, strict=True)

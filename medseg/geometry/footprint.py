@@ -159,9 +159,7 @@ def _both(step_a: int, offset_a: int, step_b: int, offset_b: int) -> tuple[int, 
     for n in range(offset_a, step + offset_a, step_a):
         if n % step_b == offset_b % step_b:
             return step, n % step
-    raise ValueError(
-        f"no window is both ≡ {offset_a} (mod {step_a}) and ≡ {offset_b} (mod {step_b})"
-    )
+    raise ValueError(f"no window is both ≡ {offset_a} (mod {step_a}) and ≡ {offset_b} (mod {step_b})")
 
 
 @dataclass(frozen=True)

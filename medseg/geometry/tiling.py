@@ -63,9 +63,7 @@ class Tiling(Sequence[Tile]):
         TileError: for an empty extent, a core under 1 or a wrong number of axes.
     """
 
-    def __init__(
-        self, extent: Sequence[int], core: Sequence[int], footprint: Footprint, spare: int = 0
-    ) -> None:
+    def __init__(self, extent: Sequence[int], core: Sequence[int], footprint: Footprint, spare: int = 0) -> None:
         self.extent = tuple(map(int, extent))
         self.footprint = footprint
         self.spare = spare
@@ -80,9 +78,7 @@ class Tiling(Sequence[Tile]):
         self.grid = tuple(-(-n // c) for n, c in zip(self.extent, self.core, strict=True))
 
     @classmethod
-    def by_window(
-        cls, extent: Sequence[int], window: Sequence[int], footprint: Footprint, spare: int = 0
-    ) -> Tiling:
+    def by_window(cls, extent: Sequence[int], window: Sequence[int], footprint: Footprint, spare: int = 0) -> Tiling:
         """The tiling whose windows have this shape, as the paper counts tiles (572).
 
         Raises:
@@ -115,12 +111,8 @@ class Tiling(Sequence[Tile]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"tile {index} of {len(self)}")
         index %= len(self)
-        start = tuple(
-            i * c for i, c in zip(unravel(index, self.grid), self.core, strict=True)
-        )
-        stop = tuple(
-            min(a + c, n) for a, c, n in zip(start, self.core, self.extent, strict=True)
-        )
+        start = tuple(i * c for i, c in zip(unravel(index, self.grid), self.core, strict=True))
+        stop = tuple(min(a + c, n) for a, c, n in zip(start, self.core, self.extent, strict=True))
         origin = tuple(a - h for a, h in zip(start, self.footprint.halo, strict=True))
         write = Box(start, stop)
         return Tile(index, Box.of(self.window).shift(origin), write, Box.of(write.shape))

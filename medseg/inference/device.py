@@ -22,5 +22,5 @@ def find_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} is none of auto, cpu, cuda, cuda:N, mps")
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[kind]
     if int(index or 0) >= count:
-        raise ConfigError(f"device {name!r} is not on this machine, which has {count} of kind {kind}; use --device auto")
+        raise ConfigError(f"device {name!r} is not here: this machine has {count} of kind {kind}; use --device auto")
     return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)

@@ -1,6 +1,7 @@
 """From a model and a scan's file to a mask's file, resumable and whole or not at all.
 
-Beside ``OUT/name.tif`` a job keeps ``.name.tif.partial`` (the sink's) and ``.name.tif.journal``; both are gone when it is done.
+Beside ``OUT/name.tif`` a job keeps ``.name.tif.partial`` (the sink's) and ``.name.tif.journal``; both are gone when it
+is done.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 
 from medseg.datasets.labels import Labels
 from medseg.errors import GridError, OutputError
-from medseg.files import digest_of, partial_of
+from medseg.files import digest_of
 from medseg.geometry import Tiling
 from medseg.inference.decode import Decoder
 from medseg.inference.journal import Journal, Terms, fingerprint
@@ -155,36 +156,23 @@ def infer(
     check_output(output, options)
     output.parent.mkdir(parents=True, exist_ok=True)
     job = _Job(path, scan, output, model, options)
-    terms = job.terms()
     view = model.card.preprocessing.view(scan)
-    tiling = choose_tiling(view, model.network, options.window, options.whole)
-    if terms is None:
-        terms = Terms(job.digest, tiling.core, options.batch, job.threads)
+    terms, tiling = job.terms(view)
+    writing = job.open_output(tiling)
+    if not writing.resumed:
         job.journal_path.unlink(missing_ok=True)
-    elif say is not None:
-        say(f"{output}: going on where it was, with core {terms.core}, batch {terms.batch}, {terms.threads} threads")
-    if terms.core != tiling.core:
-        tiling = Tiling(view.shape, terms.core, model.network.footprint, tiling.spare)
     if terms.threads:
         torch.set_num_threads(terms.threads)
     with Journal(job.journal_path, terms) as journal:
-        sink = job.open_output(tiling, resume=bool(journal.done))
         resumed = len(journal.done)
-        progress = segment(view, model.network, tiling, sink, journal, batch=terms.batch, report=report)
-        sink.sink.close()
-        if sink.probabilities is not None:
-            sink.probabilities.close()
+        if resumed and say is not None:
+            say(f"{output}: going on after {resumed} of {len(tiling)} tiles, as it was started: {job.account(terms)}")
+        progress = segment(view, model.network, tiling, writing, journal, batch=terms.batch, report=report)
+        writing.close()
         journal.remove()
-    return Result(
-        path,
-        output,
-        len(tiling),
-        resumed,
-        tiling.window,
-        int(np.prod(scan.shape, dtype=np.int64)),
-        time.perf_counter() - begun,
-        progress.forward_seconds,
-    )
+    voxels = int(np.prod(scan.shape, dtype=np.int64))
+    seconds = time.perf_counter() - begun
+    return Result(path, output, len(tiling), resumed, tiling.window, voxels, seconds, progress.forward_seconds)
 
 
 @dataclass(frozen=True)
@@ -219,24 +207,27 @@ class _Job:
             }
         )
 
-    def terms(self) -> Terms | None:
-        """Those of an earlier start of this very job, where what it wrote is still there."""
+    def terms(self, view: Scan) -> tuple[Terms, Tiling]:
+        """Those of an earlier start of this very job, else new ones; and the tiling that they mean."""
+        network = self.model.network
+        tiling = choose_tiling(view, network, self.options.window, self.options.whole)
         terms = Journal.terms_of(self.journal_path)
-        partials = [partial_of(self.output)]
-        if self.options.probabilities:
-            partials.append(partial_of(probabilities_path(self.output)))
-        if terms is None or terms.digest != self.digest or not all(p.exists() for p in partials):
-            return None
-        return terms
+        if terms is None or terms.digest != self.digest:
+            return Terms(self.digest, tiling.core, self.options.batch, self.threads), tiling
+        return terms, Tiling(view.shape, terms.core, network.footprint, tiling.spare)
 
-    def open_output(self, tiling: Tiling, resume: bool) -> Output:
-        labels = self.model.labels
-        same_grid = tiling.spare == 0
-        chunks = tiling.core if same_grid else None
+    @staticmethod
+    def account(terms: Terms) -> str:
+        """The terms as a user reads them."""
+        core = " x ".join(map(str, terms.core))
+        return f"core {core}, batch {terms.batch}" + (f", {terms.threads} threads" if terms.threads else "")
+
+    def open_output(self, tiling: Tiling) -> Output:
+        """The sinks, going on where an earlier start left them if they can."""
+        chunks = tiling.core if tiling.spare == 0 else None  # a tile of another grid fits no chunk of this one
+        labels, overwrite = self.model.labels, self.options.overwrite
+        sink = create_mask(self.output, self.scan, dtype=labels.dtype, chunks=chunks, resume=True, overwrite=overwrite)
         shares: MaskSink | None = None
-        sink = create_mask(
-            self.output, self.scan, dtype=labels.dtype, chunks=chunks, resume=resume, overwrite=self.options.overwrite
-        )
         if self.options.probabilities:
             shares = create_mask(
                 probabilities_path(self.output),
@@ -244,8 +235,8 @@ class _Job:
                 dtype=np.float32,
                 channels=self.model.network.out_channels,
                 chunks=chunks,
-                resume=resume,
-                overwrite=self.options.overwrite,
+                resume=True,
+                overwrite=overwrite,
             )
         return Output(sink, Decoder(self.model.card.activation), labels.decode, shares)
 

@@ -1,8 +1,8 @@
 """Which tiles of a job are done, so that a killed job goes on where it was.
 
-A journal is a text file: one JSON line with the terms of the job, then one line for each group of tiles that reached the
-sink. A line that a kill cut short is no line. What a job may change between two starts without changing a byte of
-its result is not in the terms; what it must keep (tile, grouping into batches, threads: convolutions round
+A journal is a text file: one JSON line with the terms of the job, then one line for each group of tiles that reached
+the sink. A line that a kill cut short is no line. What a job may change between two starts without changing a byte
+of its result is not in the terms; what it must keep (tile, grouping into batches, threads: convolutions round
 differently for others) is, and is taken up again.
 """
 

@@ -65,11 +65,25 @@ class Output:
         if self.probabilities is not None and probabilities is not None:
             self.probabilities.write(box, probabilities)
 
+    @property
+    def sinks(self) -> tuple[MaskSink, ...]:
+        """All of them."""
+        return (self.sink,) if self.probabilities is None else (self.sink, self.probabilities)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether every sink goes on where an earlier start left it."""
+        return all(sink.resumed for sink in self.sinks)
+
     def flush(self) -> None:
         """Returns when what was written outlives this process."""
-        self.sink.flush()
-        if self.probabilities is not None:
-            self.probabilities.flush()
+        for sink in self.sinks:
+            sink.flush()
+
+    def close(self) -> None:
+        """Completes every sink and gives it its final name."""
+        for sink in self.sinks:
+            sink.close()
 
 
 def prepare(network: Network, device: torch.device) -> Network:

@@ -44,9 +44,7 @@ def choose_tiling(view: Scan, network: Network, window: Sequence[int] | None = N
 
 def cheapest_core(extent: Sequence[int], footprint: Footprint, spare: int = 0) -> tuple[int, ...]:
     """The core that computes the fewest voxels in all, axis by axis, among windows up to :data:`WIDEST`."""
-    return tuple(
-        _cheapest(n, axis, footprint, spare, WIDEST[len(extent)]) for axis, n in enumerate(extent)
-    )
+    return tuple(_cheapest(n, axis, footprint, spare, WIDEST[len(extent)]) for axis, n in enumerate(extent))
 
 
 def _cheapest(extent: int, axis: int, footprint: Footprint, spare: int, widest: int) -> int:

@@ -86,8 +86,7 @@ class Network(nn.Module):
                 below = above - field.step
                 sizes = (below, above) if below > max(field.trim, 0) else (above, above + field.step)
                 raise TileError(
-                    f"tile {n} is not admissible: n ≡ {field.offset} (mod {field.step}); "
-                    f"try {sizes[0]} or {sizes[1]}"
+                    f"tile {n} is not admissible: n ≡ {field.offset} (mod {field.step}); try {sizes[0]} or {sizes[1]}"
                 )
 
 

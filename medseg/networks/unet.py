@@ -11,6 +11,7 @@ Legend: N batch, C input channels, K output channels, w width; sizes along one a
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal, get_args
 
 from torch import Tensor, nn
@@ -177,11 +178,9 @@ class Convolutions(nn.Sequential):
     (N, widths[0], \\*n) → (N, widths[2], \\*m), m = n − 4 where valid, n where padded.
     """
 
-    def __init__(
-        self, dims: int, widths: tuple[int, int, int], padding: Padding, norm: Norm, dropout: float
-    ) -> None:
+    def __init__(self, dims: int, widths: tuple[int, int, int], padding: Padding, norm: Norm, dropout: float) -> None:
         super().__init__()
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             pad = 1 if padding == "same" else 0
             self.append(CONVOLUTION[dims](inputs, outputs, 3, padding=pad))
             if norm != "none":
@@ -199,9 +198,7 @@ class UpConvolution(nn.Module):
     clamp, so that tiles agree.
     """
 
-    def __init__(
-        self, dims: int, in_channels: int, out_channels: int, up: Up, padding: Padding, bias: bool
-    ) -> None:
+    def __init__(self, dims: int, in_channels: int, out_channels: int, up: Up, padding: Padding, bias: bool) -> None:
         super().__init__()
         self.interpolated = up == "interpolated"
         self.crop = 1 if self.interpolated and padding == "valid" else 0
@@ -213,6 +210,7 @@ class UpConvolution(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, A, \\*n) → (N, B, \\*m)."""
         x = self.convolution(x)
         if not self.interpolated:
             return x

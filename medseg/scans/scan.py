@@ -68,6 +68,9 @@ class Scan(Protocol):
 class MaskSink(Protocol):
     """Where labels go, box by box; under its final name only once closed."""
 
+    resumed: bool
+    """Whether it goes on with what an interrupted sink of the same layout left."""
+
     @property
     def chunks(self) -> tuple[int, ...]:
         """The boxes that are cheap to write: tiles whose core is a multiple of them never share one."""

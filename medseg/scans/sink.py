@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import GridError, MedsegError, OutputError
+from medseg.files import partial_of
 from medseg.geometry import Box
 from medseg.scans.header import reason
 from medseg.scans.scan import Scan
@@ -52,7 +53,7 @@ class Request:
     @property
     def partial(self) -> Path:
         """Where the mask is while it is being written."""
-        return self.path.with_name(f".{self.path.name}.partial")
+        return partial_of(self.path)
 
 
 def fitted(request: Request, box: Box, labels: NDArray) -> NDArray:

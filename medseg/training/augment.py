@@ -334,7 +334,7 @@ def _torch_knows(label: NDArray) -> NDArray:
     return np.ascontiguousarray(label, np.int64 if wide else label.dtype)
 
 
-class _RandRotate90OfSquaresd(mt.RandRotate90d):  # type: ignore[misc]  # MONAI is seen untyped
+class _RandRotate90OfSquaresd(mt.RandRotate90d):
     """RandRotate90d that leaves samples alone whose shape would change."""
 
     def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> Mapping[Hashable, Any]:

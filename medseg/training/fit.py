@@ -185,9 +185,7 @@ class _Rounds(Callback):
         self._publish(values, step)
         left = self.budget.seconds_left(step, seconds)
         running = task.running
-        self.bar.update(
-            self.budget.progress(step), step, running["train/loss"], running["train/dice"], left
-        )
+        self.bar.update(self.budget.progress(step), step, running["train/loss"], running["train/dice"], left)
 
     def _validate(self, task: SegmentationTask, step: int) -> None:
         found = self.validator(task.answer)

@@ -36,9 +36,7 @@ class TrainingBar:
 
     def update(self, progress: float, step: int, loss: float, dice: float, seconds_left: float) -> None:
         """Moves the bar."""
-        self._bar.update(
-            self._task, completed=progress, step=step, loss=loss, dice=dice, left=clock(seconds_left)
-        )
+        self._bar.update(self._task, completed=progress, step=step, loss=loss, dice=dice, left=clock(seconds_left))
 
     def say(self, text: str) -> None:
         """One line that stays."""

@@ -3,8 +3,8 @@
     read   |<------------- window ------------->|     image, mirrored where it overhangs the scan
     write         |<------- core ------->|            label: the valid-convolution crop is which box is read
 
-Sample number s of a run belongs to epoch ``s // cases`` and is a function of (seed, epoch, index within it) alone: how many
-workers draw it, and whether the run was interrupted before it, changes nothing.
+Sample number s of a run belongs to epoch ``s // cases`` and is a function of (seed, epoch, index within it) alone: how
+many workers draw it, and whether the run was interrupted before it, changes nothing.
 
 Legend: C channels; a padded network's core is its window, read = write.
 """
@@ -37,7 +37,7 @@ REMEMBERED = 2048
 
 
 class Sample(TypedDict):
-    """What a worker hands over: image (C, \\*window), label (\\*core), and the loss weights (\\*core) or an empty tensor."""
+    """What a worker hands over: image (C, \\*window), label (\\*core), loss weights (\\*core) or an empty tensor."""
 
     image: Tensor
     label: Tensor
@@ -122,8 +122,7 @@ class TileSamples(Dataset[Sample]):
     def foreground_voxels(self) -> list[list[NDArray]]:
         """For each case, the remembered voxels (n, d) of each foreground class that it has."""
         return [
-            foreground_of(case, self.labels, np.random.default_rng([self.seed, i]))
-            for i, case in enumerate(self.cases)
+            foreground_of(case, self.labels, np.random.default_rng([self.seed, i])) for i, case in enumerate(self.cases)
         ]
 
     def __getitem__(self, number: int) -> Sample:
@@ -148,9 +147,7 @@ class TileSamples(Dataset[Sample]):
         if classes:
             voxels = classes[int(rng.integers(len(classes)))]
             voxel = voxels[int(rng.integers(len(voxels)))]
-            start = [
-                min(max(int(v) - c // 2, 0), r) for v, c, r in zip(voxel, core, room, strict=True)
-            ]
+            start = [min(max(int(v) - c // 2, 0), r) for v, c, r in zip(voxel, core, room, strict=True)]
         # A scan smaller than the core lies in its middle, with the mirror on both sides.
         start = [s - max(c - n, 0) // 2 for s, c, n in zip(start, core, extent, strict=True)]
         return Box.of(core).shift(start)

@@ -25,7 +25,7 @@ class TrainingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     window: list[PositiveInt] | None = Field(
-        None, description="what the network sees of a sample, as inference counts tiles; null picks one that it can take"
+        None, description="what the network sees of a sample, as inference counts tiles; null picks one that it takes"
     )
     batch: PositiveInt = 2
     max_steps: PositiveInt | None = Field(
@@ -38,7 +38,7 @@ class TrainingSettings(BaseModel):
     poly_power: NonNegativeFloat = Field(0.9, description="learning rate x (1 - progress) ^ power; 0 keeps it constant")
     gradient_clip: PositiveFloat | None = Field(1.0, description="largest norm of the gradient; null clips nothing")
     ema: float | None = Field(
-        0.99, gt=0, lt=1, description="decay of the weights' moving average, which is what is validated and kept; null: none"
+        0.99, gt=0, lt=1, description="decay of the weights' moving average, which is validated and kept; null: none"
     )
     foreground_oversampling: float = Field(0.33, ge=0, le=1, description="share of samples centred on foreground")
     validations: PositiveInt = Field(10, description="how often whole scans are segmented, evenly over the run")

@@ -63,9 +63,7 @@ class SegmentationTask(LightningModule):
         """Sets the learning rate of this step."""
         keys = self.settings
         progress = self.budget.progress(self.global_step)
-        self.rate = learning_rate(
-            keys.learning_rate, self.global_step, progress, keys.warmup_steps, keys.poly_power
-        )
+        self.rate = learning_rate(keys.learning_rate, self.global_step, progress, keys.warmup_steps, keys.poly_power)
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.rate
 

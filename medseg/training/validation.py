@@ -18,8 +18,8 @@ from medseg.datasets.labels import Labels
 from medseg.evaluation.metrics import Counts
 from medseg.geometry import Box
 from medseg.inference.decode import Activation, Decoder
-from medseg.inference.window import choose_tiling
 from medseg.inference.segment import Output, prepare, segment
+from medseg.inference.window import choose_tiling
 from medseg.networks.network import Network
 from medseg.scans.preprocessing import Preprocessing
 from medseg.scans.scan import Scan
@@ -122,6 +122,8 @@ class Validator:
 class ScoreSink:
     """Compares boxes with the reference as they arrive; it keeps counts, and one plane for the picture."""
 
+    resumed = False
+
     def __init__(self, case: ValidationCase, labels: Labels, activation: Activation, plane: Box | None) -> None:
         self.case = case
         self.labels = labels
@@ -168,6 +170,8 @@ class ScoreSink:
 
 class LossSink:
     """Sums a scan's loss from its probabilities, box by box: mean cross-entropy + mean soft Dice loss."""
+
+    resumed = False
 
     def __init__(self, case: ValidationCase, labels: Labels, activation: Activation) -> None:
         self.case = case

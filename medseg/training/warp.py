@@ -99,7 +99,7 @@ class Elastic:
         return tuple(TRUNCATION * sigma * overshoot for sigma in self.sigma)
 
 
-class Warpd(RandomizableTransform, MapTransform):  # type: ignore[misc]  # MONAI is seen untyped
+class Warpd(RandomizableTransform, MapTransform):
     """A MONAI dictionary transform: the drawn pieces composed, the window sampled once (image linear, label nearest).
 
     Expects ``image`` (C, \\*read), ``label`` (1, \\*read) and the shapes ``window`` and ``core``; leaves ``image``

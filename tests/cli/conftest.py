@@ -73,7 +73,7 @@ def medseg(capsys):
 
 @pytest.fixture
 def refused(medseg):
-    """Runs a command line that must be refused: exit 2, one line on stderr that begins «error:», at most 500 characters."""
+    """Runs a command line that must be refused: exit 2, and one line on stderr that begins «error:»."""
 
     def run(*words):
         code, out, err = medseg(*words)

@@ -79,7 +79,8 @@ def test_two_inputs_of_one_name_keep_their_tree(medseg, trained, scans, tmp_path
         (tmp_path / "tree" / patient).mkdir(parents=True)
         shutil.copy(scans / "a.tif", tmp_path / "tree" / patient / "ct.tif")
     assert medseg("infer", "-m", trained, tmp_path / "tree", "-o", tmp_path / "o")[0] == 0
-    assert sorted(str(p.relative_to(tmp_path / "o")) for p in (tmp_path / "o").rglob("*.tif")) == ["p1/ct.tif", "p2/ct.tif"]
+    written = sorted(str(p.relative_to(tmp_path / "o")) for p in (tmp_path / "o").rglob("*.tif"))
+    assert written == ["p1/ct.tif", "p2/ct.tif"]
 
 
 def test_killed_and_started_again_gives_the_same_bytes(medseg, trained, tmp_path):

@@ -1,8 +1,7 @@
-from hypothesis import given
-from hypothesis import strategies as st
-
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from medseg import Box
 

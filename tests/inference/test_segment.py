@@ -70,7 +70,11 @@ class OrientedArray:
 
 
 @settings(max_examples=6)
-@given(core=st.integers(4, 20), seed=st.integers(0, 99), spacing=st.sampled_from([None, [1.0, 1.3, 2.0], [2.5, 1.0, 0.8]]))
+@given(
+    core=st.integers(4, 20),
+    seed=st.integers(0, 99),
+    spacing=st.sampled_from([None, [1.0, 1.3, 2.0], [2.5, 1.0, 0.8]]),
+)
 def test_turned_and_resampled_scans_come_back_to_their_own_grid(core, seed, spacing):
     """Tile by tile equals: the whole view in one pass, its probabilities interpolated back at once."""
     rng = np.random.default_rng(seed)
@@ -150,7 +154,7 @@ def test_nan_and_wrong_channels_are_refused():
     with pytest.raises(MedsegError, match="NaN or inf"):
         segment(scan, net, Tiling(scan.shape, (16, 16), net.footprint), create_mask(None, scan))
     colour = open_scan(np.zeros((3, 30, 30), np.float32))
-    with pytest.raises(MedsegError, match="3 channels and 2 axes.*takes 1 channels"):
+    with pytest.raises(MedsegError, match=r"3 channels and 2 axes.*takes 1 channels"):
         segment(colour, net, Tiling(colour.shape, (16, 16), net.footprint), create_mask(None, colour))
 
 

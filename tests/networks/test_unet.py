@@ -38,7 +38,7 @@ def probed_reach(network):
         with torch.inference_mode():
             out = network(x)[0, 0]
         hit = out.isnan().flatten(1).any(1).nonzero().flatten()
-        assert 0 < int(hit[0]) and int(hit[-1]) < out.shape[0] - 1, "the window cut the poison off"
+        assert int(hit[0]) > 0 and int(hit[-1]) < out.shape[0] - 1, "the window cut the poison off"
         farthest = max(farthest, *(abs(int(j) + before - middle - phase) for j in (hit[0], hit[-1])))
     return farthest
 

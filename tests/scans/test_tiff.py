@@ -191,7 +191,8 @@ def test_a_file_is_not_led_to_others(tmp_path):
         tifffile.imwrite(tmp_path / name, numbers((1, 9, 9), "u1"), ome=True, metadata={"axes": "ZYX"})
     xml = tifffile.tiffcomment(tmp_path / "one.ome.tif").replace(
         '<TiffData IFD="0" PlaneCount="1"/>',
-        '<TiffData IFD="0"><UUID FileName="two.ome.tif">urn:uuid:12345678-1234-1234-1234-123456789abc</UUID></TiffData>',
+        '<TiffData IFD="0"><UUID FileName="two.ome.tif">urn:uuid:12345678-1234-1234-1234-123456789abc</UUID>'
+        "</TiffData>",
     )
     tifffile.tiffcomment(tmp_path / "one.ome.tif", xml)
     (tmp_path / "two.ome.tif").unlink()

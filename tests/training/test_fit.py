@@ -75,10 +75,10 @@ def test_same_seed_same_weights_whatever_the_workers(tmp_path):
 def test_interrupted_is_uninterrupted(tmp_path, kill_at):
     """Killed before the first checkpoint, and after one; what lay between the checkpoint and the kill is done again."""
     steps = 24
-    whole, heard, best, _ = run(tmp_path / "whole", steps)
+    whole, heard, *_ = run(tmp_path / "whole", steps)
     with pytest.raises(Killed):
         run(tmp_path / "torn", steps, kill_at=kill_at)
-    resumed, again, better, fitted = run(tmp_path / "torn", steps, resume=True)
+    resumed, again, _, fitted = run(tmp_path / "torn", steps, resume=True)
     assert fitted.steps == steps
     assert equal(whole, resumed)
     plain = [(step, {k: v for k, v in values.items() if k != "throughput"}) for step, values in heard]
