@@ -4,7 +4,7 @@
 
 Each run is a process of its own on an otherwise idle machine. All train on slices 00-04 and 15-19 and are scored on
 05-09 and 20-24 by the same code: membrane Dice (mean of the slices), pixel error, and foreground-restricted Rand
-(scikit-image). medseg keeps the best of its ten validations, which are on the same slices; its last step's Dice stands
+(scikit-image). medseg keeps the best of its five validations, which are on the same slices; its last step's Dice stands
 beside. The plain loop has the same network, data, loss, AdamW and time; it takes flips and rotations by 90° and a
 constant rate.
 Results are added to benchmarks/results/isbi_em.json.

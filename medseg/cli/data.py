@@ -17,6 +17,7 @@ def phantom(
     cases: Annotated[int, typer.Option(min=1, help="How many images with labels.")] = 12,
     size: Annotated[str, typer.Option(metavar="N[,N[,N]]", help="Voxels along each axis, or one for all.")] = "512",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set that the folder holds.")] = False,
 ) -> None:
     """Make synthetic images with labels: images/, labels/ and dataset.json."""
     from medseg.datasets.phantom import write_phantom
@@ -24,7 +25,7 @@ def phantom(
     parts = size.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
         raise ConfigError(f"--size {size!r} is no size: give N or N,N or N,N,N")
-    print(write_phantom(kind, output, cases, tuple(int(part) for part in parts), seed))
+    print(write_phantom(kind, output, cases, tuple(int(part) for part in parts), seed, overwrite=overwrite))
 
 
 def info(

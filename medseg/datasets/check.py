@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -12,11 +10,11 @@ from numpy.typing import NDArray
 
 from medseg.datasets.cases import Case
 from medseg.datasets.labels import Labels
-from medseg.errors import GridError, ScanError
-from medseg.geometry import Box
+from medseg.errors import GridError
+from medseg.scans.blocks import blocks
 from medseg.scans.scan import Scan, open_scan
+from medseg.scans.views import check_finite
 
-BLOCK_VOXELS = 1 << 22
 SPACING_TOLERANCE = 1e-3
 """The relative difference of spacings that passes for rounding."""
 CORNER_TOLERANCE = 0.1
@@ -49,7 +47,9 @@ def check_case(case: Case, labels: Labels, channels: int, dims: int) -> None:
         check_grid(label, image)
         for box in blocks(label):
             labels.read(label, box)
-    check_finite(image)
+    if image.dtype.kind == "f":
+        for box in blocks(image):
+            check_finite(image, box, image.read(box))
 
 
 def check_kind(image: Scan, channels: int, dims: int) -> None:
@@ -88,42 +88,6 @@ def check_grid(label: Scan, image: Scan) -> None:
             raise GridError(
                 f"{pair} have different affines: their grids lie up to {apart:.3g} mm apart; put both on one grid"
             )
-
-
-def check_finite(image: Scan) -> None:
-    """Refuses an image with NaN or inf.
-
-    Raises:
-        ScanError: with the first one's channel and voxel.
-    """
-    if image.dtype.kind != "f":
-        return
-    for box in blocks(image):
-        wrong = ~np.isfinite(values := image.read(box))
-        if wrong.any():
-            place = np.argwhere(wrong)[0]
-            voxel = ", ".join(str(int(p) + a) for p, a in zip(place[1:], box.start, strict=True))
-            where = f"voxel ({voxel})" + (f" of channel {place[0]}" if image.channels > 1 else "")
-            raise ScanError(
-                f"{image.name} holds {values[tuple(place)]} at {where}: replace what is not a finite number"
-            )
-
-
-def blocks(scan: Scan, voxels: int = BLOCK_VOXELS) -> Iterator[Box]:
-    """Boxes of at most ``voxels`` that partition a scan, whole along the axes that lie together in its file."""
-    order = range(len(scan.shape))
-    slow_first = reversed(order) if scan.axes == "XYZ"[: len(scan.shape)] else order
-    side = list(scan.shape)
-    for axis in slow_first:
-        others = math.prod(side) // side[axis]
-        side[axis] = min(side[axis], max(1, voxels // others))
-    yield from boxes(scan.shape, side)
-
-
-def boxes(shape: Sequence[int], block: Sequence[int]) -> Iterator[Box]:
-    """Boxes of at most ``block`` voxels an axis that partition a shape."""
-    for start in product(*(range(0, n, b) for n, b in zip(shape, block, strict=True))):
-        yield Box(start, tuple(a + b for a, b in zip(start, block, strict=True))).clip(shape)
 
 
 def _corner_distance(ours: NDArray, theirs: NDArray, shape: tuple[int, ...]) -> float:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from medseg.datasets.cases import DATASET, IMAGES, LABELS, DatasetInfo
 from medseg.datasets.cells2d import Cells2d
-from medseg.datasets.check import boxes
 from medseg.datasets.labels import Labels
 from medseg.datasets.noise import seed_of
 from medseg.datasets.organs3d import Grid, Organs3d
 from medseg.errors import MedsegError, OutputError, nearest
 from medseg.files import write_json
 from medseg.geometry import Box
+from medseg.scans.blocks import boxes
 from medseg.scans.header import Header, HeaderScan, diagonal
 from medseg.scans.scan import create_mask
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from medseg.datasets.cases import find_scans, read_dataset
-from medseg.datasets.check import blocks, open_label
+from medseg.datasets.check import open_label
 from medseg.datasets.labels import Labels, one_channel
 from medseg.errors import MedsegError, OutputError, nearest
 from medseg.evaluation.metrics import evaluate_pair
 from medseg.evaluation.report import CSV, JSON, CaseResult, Report
 from medseg.files import read_json
+from medseg.scans.blocks import blocks
 from medseg.scans.scan import stem_of, suffix_of
 
 INFERENCE = "inference.json"

@@ -26,8 +26,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.datasets.check import blocks, check_grid
+from medseg.datasets.check import check_grid
 from medseg.datasets.labels import Labels
+from medseg.scans.blocks import blocks
 from medseg.scans.scan import Scan
 
 METRICS = ("dice", "iou", "sensitivity", "precision", "pixel_error")

@@ -27,6 +27,7 @@ from medseg.networks.network import Network
 from medseg.scans.gridmap import GridMap, grid_map, own_scan
 from medseg.scans.mirror import read_mirrored
 from medseg.scans.scan import MaskSink, Scan
+from medseg.scans.views import check_finite
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
 AHEAD = 2
@@ -163,10 +164,17 @@ class _Job:
         """(N, C, \\*window) in the network's precision and layout."""
         windows = np.stack([read_mirrored(self.scan, tile.read) for tile in group])
         if not np.isfinite(windows).all():
-            raise ScanError(f"{self.scan.name} holds NaN or inf within {group[0].read}: replace these voxels")
+            self._refuse(group)
         dtype = next(self.network.parameters()).dtype
         x = torch.from_numpy(windows).to(dtype)
         return x.contiguous(memory_format=CHANNELS_LAST[self.network.dims])
+
+    def _refuse(self, group: Sequence[Tile]) -> None:
+        """Names the voxel that is not finite; a mirrored window holds it too."""
+        for tile in group:
+            box = tile.read.clip(self.scan.shape)
+            check_finite(self.scan, box, self.scan.read(box))
+        raise ScanError(f"{self.scan.name} has NaN or inf near {group[0].write}: replace these voxels")
 
     def compute(self, windows: Tensor) -> Tensor:
         """(N, C, \\*window) → (N, K, \\*core), when the device is done."""

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import product
 from typing import Any
 
 import numpy as np
 
-from medseg.geometry import Box
+from medseg.scans.blocks import blocks
 from medseg.scans.scan import Scan
 from medseg.scans.units import MILLIMETRES
-
-BLOCK_VOXELS = 1 << 22
-"""The most voxels that are looked at at once."""
-
-STEP = 64
-"""Blocks end at multiples of it where they can, as most chunks do."""
 
 
 def describe(scan: Scan) -> dict[str, Any]:
@@ -52,27 +44,6 @@ def orientation(scan: Scan) -> str | None:
     from nibabel.orientations import aff2axcodes
 
     return "".join(code or "?" for code in aff2axcodes(scan.affine)[: len(scan.shape)])
-
-
-def blocks(scan: Scan, voxels: int = BLOCK_VOXELS) -> Iterator[Box]:
-    """Boxes that partition a scan, of about so many voxels at most, whole along the axes that its file runs fastest."""
-    sides = _sides(scan, voxels)
-    starts = [range(0, n, side) for n, side in zip(scan.shape, sides, strict=True)]
-    for start in product(*starts):
-        yield Box(start, tuple(a + side for a, side in zip(start, sides, strict=True))).clip(scan.shape)
-
-
-def _sides(scan: Scan, voxels: int) -> list[int]:
-    sides = list(scan.shape)
-    axes = range(len(sides))
-    for axis in reversed(axes) if scan.axes.startswith("X") else axes:
-        others = int(np.prod(sides)) // sides[axis]
-        fitting = voxels // others
-        sides[axis] = min(sides[axis], max(fitting // STEP * STEP, min(fitting, STEP), 1))
-        if fitting >= 1:
-            break
-        sides[axis] = min(scan.shape[axis], STEP)
-    return sides
 
 
 def _range(scan: Scan) -> tuple[int | float | None, int | float | None, int]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import ConfigError, GridError
-from medseg.scans.info import blocks
+from medseg.scans.blocks import blocks
 from medseg.scans.scan import Scan
 from medseg.scans.views import Rescale, check_finite
 

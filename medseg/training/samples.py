@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from medseg.datasets.check import blocks
 from medseg.datasets.labels import Labels, one_channel
 from medseg.geometry import Box
 from medseg.networks.network import Network
+from medseg.scans.blocks import blocks
 from medseg.scans.memory import ArrayScan
 from medseg.scans.mirror import read_mirrored
 from medseg.scans.scan import Scan

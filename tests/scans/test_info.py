@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scan_laws import numbers
 
-from medseg.scans.info import blocks, describe
+from medseg.scans.blocks import blocks
+from medseg.scans.info import describe
 from medseg.scans.scan import open_scan
 
 

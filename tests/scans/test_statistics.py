@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as stn
 from medseg.errors import ConfigError, GridError, ScanError
 from medseg.geometry import Box
 from medseg.scans import statistics
-from medseg.scans.info import blocks
+from medseg.scans.blocks import blocks
 from medseg.scans.memory import ArrayScan
 from medseg.scans.statistics import Moments, dataset_statistics, fixed_range, keys_of, values_of, zscore
 from medseg.scans.views import Normalized
