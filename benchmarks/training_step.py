@@ -29,6 +29,8 @@ from medseg.training.task import SegmentationTask
 CONFIG = Path(__file__).parents[1] / "configs" / "isbi_em.yaml"
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
 WARM = 5
+STEPS_PER_VALIDATION = 150
+"""As often as the ten-minute run of benchmarks/isbi_em.py validates on two cores."""
 
 
 def ready(experiment: Experiment) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
@@ -114,6 +116,7 @@ def whole_run(data: Path, steps: int) -> float:
                 f"data.root={data}",
                 f"training.max_steps={steps}",
                 "training.max_minutes=null",
+                f"training.validations={max(1, steps // STEPS_PER_VALIDATION)}",
                 f"tracking.uri=sqlite:///{scratch}/mlflow.db",
             ],
         )

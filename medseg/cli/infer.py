@@ -80,14 +80,15 @@ def _run(jobs: list[tuple[Path, Path]], model: Model, options: Options, folder: 
     from medseg.inference.infer import infer as infer_scan
 
     results = []
-    with Bar(console=Console(file=sys.stderr), transient=True) as bar:
+    console = Console(file=sys.stderr)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
         for source, target in jobs:
             task = bar.add_task(source.name, total=None)
 
             def report(progress: Progress, task: object = task) -> None:
                 bar.update(task, total=progress.tiles, completed=progress.done)  # type: ignore[arg-type]
 
-            result = infer_scan(source, target, model, options, report, bar.console.print)
+            result = infer_scan(source, target, model, options, report, console.print)
             bar.remove_task(task)
             results.append(result)
             write_json(folder / "inference.json", _account(model))

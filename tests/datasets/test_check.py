@@ -7,11 +7,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from medseg.datasets.cases import Case
-from medseg.datasets.check import blocks, check_case, check_grid
+from medseg.datasets.check import check_case, check_grid
 from medseg.datasets.labels import Labels
 from medseg.errors import GridError, MedsegError, ScanError
 from medseg.scans.scan import open_scan
@@ -71,7 +69,7 @@ def test_undeclared_values(tmp_path: Path) -> None:
 def test_values_that_are_not_finite(tmp_path: Path, value: float, word: str) -> None:
     image = IMAGE.copy()
     image[5, 2, 3] = value
-    with pytest.raises(ScanError, match=rf"a.nii holds {word} at voxel \(5, 2, 3\)"):
+    with pytest.raises(ScanError, match=rf"a.nii has {word} at \(0, 5, 2, 3\)"):
         check_case(case(tmp_path, image, LABEL), LABELS, 1, 3)
 
 
@@ -85,17 +83,3 @@ def test_channels_and_axes(tmp_path: Path) -> None:
 
 def test_a_grid_that_says_nothing_of_itself_fits_any(tmp_path: Path) -> None:
     check_grid(open_scan(LABEL[None]), open_scan(nifti(tmp_path / "a.nii", IMAGE)))
-
-
-@given(st.lists(st.integers(1, 9), min_size=2, max_size=3), st.integers(1, 60), st.booleans())
-def test_blocks_partition(shape: list[int], voxels: int, fortran: bool) -> None:
-    class Like:
-        pass
-
-    scan = Like()
-    scan.shape, scan.axes = tuple(shape), "XYZ"[: len(shape)] if fortran else "ZYX"[-len(shape) :]  # type: ignore[attr-defined]
-    seen = np.zeros(shape, int)
-    for box in blocks(scan, voxels):  # type: ignore[arg-type]
-        assert 0 < box.voxels <= voxels
-        seen[box.slices] += 1
-    assert (seen == 1).all()

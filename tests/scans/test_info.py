@@ -4,23 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given
-from hypothesis import strategies as st
 from scan_laws import numbers
 
-from medseg.scans.blocks import blocks
 from medseg.scans.info import describe
 from medseg.scans.scan import open_scan
-
-
-@given(st.lists(st.integers(1, 200), min_size=2, max_size=3), st.integers(1, 5000))
-def test_blocks_partition_the_scan_and_stay_small(shape, voxels):
-    scan = open_scan(np.broadcast_to(np.zeros(1, np.uint8), (1, *shape)))
-    seen = np.zeros(shape, np.uint8)
-    for box in blocks(scan, voxels):
-        seen[box.slices] += 1
-        assert box.voxels <= max(voxels, 64 ** len(shape))
-    assert (seen == 1).all()
 
 
 def test_a_scan_in_words_and_numbers(tmp_path):

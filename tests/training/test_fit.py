@@ -107,6 +107,7 @@ def test_a_padded_network_trains_on_plain_windows(tmp_path):
     assert all(np.isfinite(v) for _, values in heard for v in values.values())
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_foreign_pickle_is_not_loaded(tmp_path):
     class Evil:
         def __reduce__(self):
