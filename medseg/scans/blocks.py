@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from medseg.geometry import Box
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 
 BLOCK_VOXELS = 1 << 22
 """The most voxels that are looked at at once."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import GridError
 from medseg.geometry import Box
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 
 
 @dataclass(frozen=True)

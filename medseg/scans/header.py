@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,12 +120,9 @@ class HeaderScan:
 class FileScan(HeaderScan):
     """A scan in a file. It keeps no file open, and its copy in another process opens the file anew."""
 
-    labels = False
-
     def __reduce__(self) -> tuple[Any, ...]:
-        from medseg.scans.scan import open_scan
-
-        return partial(open_scan, self.name, labels=self.labels), ()
+        backend = sys.modules[type(self).__module__]
+        return backend.open_file, (Path(self.name), self.name)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from medseg.scans.blocks import blocks
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 from medseg.scans.units import MILLIMETRES
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.geometry import Box
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 
 
 def mirrored(start: int, stop: int, n: int) -> NDArray[np.intp]:

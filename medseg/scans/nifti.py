@@ -23,8 +23,8 @@ from medseg.geometry import Box
 from medseg.scans import note as notes
 from medseg.scans.gz import LEAST_BLOCK_BYTES, GzipBytes
 from medseg.scans.header import FileScan, Header, as_scan_error
+from medseg.scans.protocol import Scan
 from medseg.scans.raw import BLOCK_BYTES, Pread, RawArray, pread_file
-from medseg.scans.scan import Scan
 from medseg.scans.scratch import Encode, Scratch, ScratchSink
 from medseg.scans.sink import Request
 from medseg.scans.units import MILLIMETRES

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from medseg.scans.header import Header
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 from medseg.scans.units import MILLIMETRES
 
 KEY = "medseg"

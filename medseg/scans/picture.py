@@ -14,6 +14,7 @@ per inch in such files are a printer's. Pixels are as stored: an EXIF orientatio
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from medseg.errors import ScanError
 from medseg.geometry import Box
 from medseg.scans import note as notes
 from medseg.scans.cache import PIECES
+from medseg.scans.formats import suffix_of
 from medseg.scans.header import FileScan, Header, as_scan_error
 
 FORMATS = {
@@ -60,6 +62,9 @@ class PictureScan(FileScan):
         self.labels = labels
         self._deep = deep
         self._key = object()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(open_file, labels=self.labels), (Path(self.name), self.name)
 
     def _read(self, box: Box) -> NDArray:
         pixels = PIECES.get(self._key, self._decode)
@@ -100,8 +105,6 @@ def open_file(path: Path, name: str, *, labels: bool = False) -> PictureScan:
 
 def _opened(path: Path, name: str) -> Any:
     from PIL import Image
-
-    from medseg.scans.scan import suffix_of
 
     try:
         with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from medseg.errors import GridError
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 from medseg.scans.statistics import dataset_statistics, fixed_range, zscore
 from medseg.scans.views import Normalized, Oriented, Resampled, Rescale
 

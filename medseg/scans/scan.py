@@ -1,8 +1,7 @@
-"""What a scan and a mask are, and how a path or an array becomes one.
+"""The door of this floor: a path or an array becomes a scan, a path becomes a mask to write.
 
-Axes are the array order of the file's own format: NIfTI's (X, Y, Z), TIFF's and PNG's ([Z,] Y, X), Zarr's as its
-metadata says. The affine maps voxel indices in that order to RAS+ millimetres and is 4 x 4 for two axes too (the
-missing index is 0). Legend: C channels, d spatial axes.
+The protocols are :mod:`medseg.scans.protocol`'s and the tables of formats :mod:`medseg.scans.formats`'; both are
+offered here too.
 """
 
 from __future__ import annotations
@@ -11,138 +10,27 @@ import os
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from medseg.errors import OutputError, ScanError
-from medseg.geometry import Box
+from medseg.scans.formats import READERS, SUFFIXES, WRITERS, stem_of, suffix_of
+from medseg.scans.protocol import MaskSink, Scan, spacing_of
 
-
-@runtime_checkable
-class Scan(Protocol):
-    """Anything that a box can be read from."""
-
-    @property
-    def name(self) -> str:
-        """What error messages call it: a file's path as given, or «array»."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Voxels along each spatial axis, in the file's own axis order."""
-
-    @property
-    def channels(self) -> int:
-        """The number of channels, 1 for grey."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """What ``read`` returns."""
-
-    @property
-    def axes(self) -> str:
-        """The spatial axes' letters in array order: «XYZ», «YX», «ZYX»."""
-
-    @property
-    def affine(self) -> NDArray[np.float64]:
-        """4 x 4: voxel indices (i, j, k or 0) to RAS+ millimetres."""
-
-    @property
-    def spacing_mm(self) -> tuple[float, ...]:
-        """Millimetres between voxels along each spatial axis."""
-
-    @property
-    def unit(self) -> str:
-        """The unit that the file states its spacing in: «mm», «um», «nm» ..., or «pixel» where it states none."""
-
-    @property
-    def anatomical(self) -> bool:
-        """Whether the affine says how the patient lies (CT, MR); never so for photographs and microscopy."""
-
-    def read(self, box: Box) -> NDArray:
-        """The voxels of a box that lies within the scan: (C, *box.shape)."""
-
-
-@runtime_checkable
-class MaskSink(Protocol):
-    """Where labels go, box by box; under its final name only once closed."""
-
-    resumed: bool
-    """Whether it goes on with what an interrupted sink of the same layout left."""
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """The boxes that are cheap to write: tiles whose core is a multiple of them never share one."""
-
-    def write(self, box: Box, labels: NDArray) -> None:
-        """Writes (*box.shape), or (channels, *box.shape) for a sink with channels."""
-
-    def flush(self) -> None:
-        """Returns when what was written would survive the end of this process."""
-
-    def close(self) -> None:
-        """Completes the file and gives it its final name."""
-
-
-READERS = {
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-    ".hdr": "nifti",
-    ".img": "nifti",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".ome.tif": "tiff",
-    ".ome.tiff": "tiff",
-    ".svs": "tiff",
-    ".ndpi": "tiff",
-    ".png": "picture",
-    ".jpg": "picture",
-    ".jpeg": "picture",
-    ".gif": "picture",
-    ".bmp": "picture",
-    ".zarr": "zarr",
-    ".ome.zarr": "zarr",
-}
-"""The module of this package that reads each suffix."""
-
-WRITERS = {
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-    ".tif": "tiff_sink",
-    ".tiff": "tiff_sink",
-    ".ome.tif": "tiff_sink",
-    ".ome.tiff": "tiff_sink",
-    ".png": "png",
-    ".zarr": "zarr",
-    ".ome.zarr": "zarr",
-}
-"""The module of this package that writes each suffix."""
-
-SUFFIXES = tuple(READERS)
-"""Every suffix that :func:`open_scan` knows."""
-
-
-def suffix_of(path: str | Path) -> str:
-    """The longest known suffix of a name, in lower case, or «» where there is none.
-
-    >>> suffix_of("a.b/ct.NII.gz")
-    '.nii.gz'
-    """
-    name = Path(path).name.lower()
-    known = [s for s in SUFFIXES if name.endswith(s) and len(name) > len(s)]
-    return max(known, key=len, default="")
-
-
-def stem_of(path: str | Path) -> str:
-    """A file's name without its known suffix, which is taken off whole; another suffix is taken off as usual.
-
-    >>> stem_of("out/ct_01.nii.gz"), stem_of("cells.v2.ome.zarr")
-    ('ct_01', 'cells.v2')
-    """
-    name = Path(path).name
-    suffix = suffix_of(name)
-    return name[: len(name) - len(suffix)] if suffix else Path(name).stem
+__all__ = [
+    "READERS",
+    "SUFFIXES",
+    "WRITERS",
+    "MaskSink",
+    "Scan",
+    "create_mask",
+    "open_scan",
+    "spacing_of",
+    "stem_of",
+    "suffix_of",
+]
 
 
 def open_scan(source: str | Path | NDArray, *, labels: bool = False) -> Scan:
@@ -216,11 +104,6 @@ def create_mask(
     with as_output_error(final):
         final.parent.mkdir(parents=True, exist_ok=True)
     return _backend(module).create(request)
-
-
-def spacing_of(affine: NDArray[np.float64], axes: int) -> tuple[float, ...]:
-    """Millimetres between voxels along the first ``axes`` axes of an affine."""
-    return tuple(float(s) for s in np.linalg.norm(affine[:3, :axes], axis=0))
 
 
 def _backend(module: str) -> Any:

@@ -17,7 +17,7 @@ from medseg.errors import GridError, MedsegError, OutputError
 from medseg.files import partial_of
 from medseg.geometry import Box
 from medseg.scans.header import reason
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from medseg.errors import ConfigError, GridError
 from medseg.scans.blocks import blocks
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 from medseg.scans.views import Rescale, check_finite
 
 HALF = 1 << 16

@@ -23,7 +23,7 @@ from medseg.errors import ConfigError, GridError, ScanError
 from medseg.geometry import Box
 from medseg.scans.gridmap import GridMap, grid_map, interpolated, own_scan, shrinking_first
 from medseg.scans.header import Header, HeaderScan
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 
 SAME_SPACING = 1e-3
 """Spacings that differ by less than this part of themselves are taken for one: headers round, and resampling blurs."""

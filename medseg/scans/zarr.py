@@ -20,7 +20,7 @@ from medseg.errors import OutputError, ScanError
 from medseg.geometry import Box
 from medseg.scans import note as notes
 from medseg.scans.header import FileScan, Header, as_scan_error, diagonal
-from medseg.scans.scan import Scan, spacing_of
+from medseg.scans.protocol import Scan, spacing_of
 from medseg.scans.sink import Request, as_output_error, fitted, publish, remove, sync
 from medseg.scans.units import LONG_NAMES, MILLIMETRES, short_unit
 
