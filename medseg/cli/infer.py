@@ -52,7 +52,8 @@ def infer(
     outputs = name_outputs(sources, output, format)
 
     from medseg.inference.device import find_device
-    from medseg.inference.infer import Model, Options, check_output, check_scan
+    from medseg.inference.infer import Model, Options, check_output
+    from medseg.inference.segment import check_channels
     from medseg.scans.scan import open_scan
 
     options = Options(_window(tile), whole, batch, probabilities, overwrite)
@@ -64,7 +65,7 @@ def infer(
         )
     for source, target in zip(sources, outputs, strict=True):
         check_output(target, options)
-        check_scan(open_scan(source), loaded)
+        check_channels(open_scan(source), loaded.network)
     results = _run(list(zip(sources, outputs, strict=True)), loaded, options, output, as_json)
     if as_json:
         import json

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from medseg.datasets.labels import Labels
-from medseg.errors import GridError, OutputError
+from medseg.errors import OutputError
 from medseg.files import digest_of
 from medseg.geometry import Tiling
 from medseg.inference.decode import Decoder
 from medseg.inference.journal import Journal, Terms, fingerprint
-from medseg.inference.segment import Output, Progress, prepare, segment
+from medseg.inference.segment import Output, Progress, check_channels, prepare, segment
 from medseg.inference.window import choose_tiling
 from medseg.networks.network import Network
 from medseg.package import ModelCard, find_package, read_card, read_network
@@ -117,20 +117,6 @@ def check_output(output: Path, options: Options) -> None:
             raise OutputError(f"{path} exists: give --overwrite to replace it, or another -o")
 
 
-def check_scan(scan: Scan, model: Model) -> None:
-    """Refuses a scan that the model cannot take.
-
-    Raises:
-        GridError: with the channels and axes of both.
-    """
-    network = model.network
-    if (scan.channels, len(scan.shape)) != (network.in_channels, network.dims):
-        raise GridError(
-            f"{scan.name} has {scan.channels} channels and {len(scan.shape)} axes {scan.shape}; "
-            f"the model takes {network.in_channels} channels and {network.dims} axes"
-        )
-
-
 def infer(
     path: Path,
     output: Path,
@@ -152,7 +138,7 @@ def infer(
     """
     begun = time.perf_counter()
     scan = open_scan(path)
-    check_scan(scan, model)
+    check_channels(scan, model.network)
     check_output(output, options)
     output.parent.mkdir(parents=True, exist_ok=True)
     job = _Job(path, scan, output, model, options)

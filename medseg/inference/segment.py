@@ -122,7 +122,7 @@ def segment(
         GridError: where the scan's channels are not the network's.
         ScanError: where a window holds NaN or inf, or cannot be read.
     """
-    _check_channels(scan, network)
+    check_channels(scan, network)
     job = _Job(scan, network, sink if isinstance(sink, Output) else Output(sink), grid_map(scan))
     done = journal.done if journal is not None else frozenset()
     groups = [g for g in _groups(tiling, batch) if not done.issuperset(g)]
@@ -208,10 +208,15 @@ class _Job:
         return own, classes, shares if wanted else None
 
 
-def _check_channels(scan: Scan, network: Network) -> None:
+def check_channels(scan: Scan, network: Network) -> None:
+    """Refuses a scan that the network cannot take.
+
+    Raises:
+        GridError: with the channels and axes of both.
+    """
     if (scan.channels, len(scan.shape)) != (network.in_channels, network.dims):
         raise GridError(
-            f"{scan.name} has {scan.channels} channels and {len(scan.shape)} axes; "
+            f"{scan.name} has {scan.channels} channels and {len(scan.shape)} axes {scan.shape}; "
             f"the model takes {network.in_channels} channels and {network.dims} axes"
         )
 

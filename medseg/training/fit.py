@@ -33,8 +33,6 @@ from medseg.training.validation import Validation, Validator
 CHECKPOINT_SECONDS = 120
 """At the most so much work is lost to a kill (and at the least what lies between two validations)."""
 
-Precision = str | int
-
 
 @dataclass(frozen=True)
 class Listeners:
