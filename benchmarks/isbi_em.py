@@ -6,7 +6,8 @@ Each run is a process of its own on an otherwise idle machine. All train on slic
 05-09 and 20-24 by the same code: membrane Dice (mean of the slices), pixel error, and foreground-restricted Rand
 (scikit-image). medseg keeps the best of its five validations, which are on the same slices; its last step's Dice stands
 beside. The plain loop has the same network, data, loss, AdamW and time; it takes flips and rotations by 90° and a
-constant rate.
+constant rate. Where the machine is not idle, ``--steps`` bounds the plain loops instead, by the steps that they make in
+the time where it is (a minute of it, with ``--minutes 1``, tells).
 Results are added to benchmarks/results/isbi_em.json.
 """
 
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,14 @@ TRAIN = ["00", "01", "02", "03", "04", "15", "16", "17", "18", "19"]
 UNSEEN = ["05", "06", "07", "08", "09", "20", "21", "22", "23", "24"]
 NETWORK = {"name": "unet", "dims": 2, "depth": 4, "width": 16, "padding": "valid", "norm": "batch", "dropout": 0.2}
 PATCH = {"plain": 196, "basicunet": 256}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a training may take: minutes, or so many steps of a plain loop."""
+
+    minutes: float
+    steps: int | None = None
 
 
 def load(data: Path, names: list[str]) -> tuple[list[NDArray], list[NDArray]]:
@@ -68,28 +78,28 @@ def dice_bce(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return nn.functional.binary_cross_entropy_with_logits(logits, y) + dice
 
 
-def train_plain(network: nn.Module, data: Path, halo: int, core: int, seed: int, minutes: float) -> int:
-    """A plain loop: AdamW at a constant 1e-3 until the time is over."""
+def train_plain(network: nn.Module, data: Path, halo: int, core: int, seed: int, limit: Limit) -> int:
+    """A plain loop: AdamW at a constant 1e-3 until the time is over, or the steps are made."""
     images, labels = load(data, TRAIN)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)
     network.train()
-    end, steps = time.monotonic() + minutes * 60, 0
+    end, steps = time.monotonic() + limit.minutes * 60, 0
     for x, y in patches(images, labels, halo, core, seed):
         optimiser.zero_grad(set_to_none=True)
         dice_bce(network(x), y).backward()
         optimiser.step()
         steps += 1
-        if time.monotonic() >= end:
+        if time.monotonic() >= end if limit.steps is None else steps == limit.steps:
             return steps
     return steps
 
 
-def plain(data: Path, seed: int, minutes: float) -> tuple[list[NDArray], dict]:
+def plain(data: Path, seed: int, limit: Limit) -> tuple[list[NDArray], dict]:
     from medseg import build_network
 
     torch.manual_seed(seed)
     network = build_network({**NETWORK, "in_channels": 1, "out_channels": 1})
-    steps = train_plain(network, data, 92, PATCH["plain"], seed, minutes)
+    steps = train_plain(network, data, 92, PATCH["plain"], seed, limit)
     network.eval()
 
     def predict(image: NDArray) -> NDArray:
@@ -99,13 +109,13 @@ def plain(data: Path, seed: int, minutes: float) -> tuple[list[NDArray], dict]:
     return _predict(data, predict), {"steps": steps, "parameters": _parameters(network)}
 
 
-def basicunet(data: Path, seed: int, minutes: float) -> tuple[list[NDArray], dict]:
+def basicunet(data: Path, seed: int, limit: Limit) -> tuple[list[NDArray], dict]:
     from monai.inferers import sliding_window_inference
     from monai.networks.nets import BasicUNet
 
     torch.manual_seed(seed)
     network = BasicUNet(spatial_dims=2, out_channels=1, features=(16, 32, 64, 128, 256, 16))
-    steps = train_plain(network, data, 0, PATCH["basicunet"], seed, minutes)
+    steps = train_plain(network, data, 0, PATCH["basicunet"], seed, limit)
     network.eval()
 
     def predict(image: NDArray) -> NDArray:
@@ -115,12 +125,12 @@ def basicunet(data: Path, seed: int, minutes: float) -> tuple[list[NDArray], dic
     return _predict(data, predict), {"steps": steps, "parameters": _parameters(network)}
 
 
-def medseg(data: Path, seed: int, minutes: float) -> tuple[list[NDArray], dict]:
+def medseg(data: Path, seed: int, limit: Limit) -> tuple[list[NDArray], dict]:
     """From the command line, as a user would."""
     with tempfile.TemporaryDirectory() as scratch:
         run, out = Path(scratch, "run"), Path(scratch, "out")
         config = Path(__file__).parents[1] / "configs" / "isbi_em.yaml"
-        keys = [f"data.root={data}", f"seed={seed}", f"training.max_minutes={minutes}"]
+        keys = [f"data.root={data}", f"seed={seed}", f"training.max_minutes={limit.minutes}"]
         keys.append(f"tracking.uri=sqlite:///{scratch}/mlflow.db")
         command = [sys.executable, "-m", "medseg"]
         subprocess.run([*command, "train", str(config), *keys, "-o", str(run)], check=True)
@@ -133,7 +143,7 @@ def medseg(data: Path, seed: int, minutes: float) -> tuple[list[NDArray], dict]:
         return masks, {**details, "dice_of_last_step": float(last.split(",")[-1])}
 
 
-METHODS: dict[str, Callable[[Path, int, float], tuple[list[NDArray], dict]]] = {
+METHODS: dict[str, Callable[[Path, int, Limit], tuple[list[NDArray], dict]]] = {
     "medseg": medseg,
     "plain": plain,
     "basicunet": basicunet,
@@ -190,19 +200,22 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--steps", type=int, default=None, help="of the plain loops, in place of the minutes")
     parser.add_argument("--one", action="store_true", help="run one method and seed in this process")
     given = parser.parse_args()
+    if given.steps is not None and not set(given.methods) <= {"plain", "basicunet"}:
+        parser.error("--steps is for the plain loops: add --methods plain, or basicunet")
     if not given.one:
         for seed in given.seeds:
             for method in given.methods:
                 one = ["--data", str(given.data), "--minutes", str(given.minutes), "--seeds", str(seed)]
                 command = [sys.executable, __file__, "--one", "--methods", method, *one]
-                subprocess.run(command, check=True)
+                subprocess.run([*command, *([] if given.steps is None else ["--steps", str(given.steps)])], check=True)
         print(json.dumps(json.loads(RESULTS.read_text())["median"], indent=1))
         return
     torch.set_num_threads(2)
     method, seed = given.methods[0], given.seeds[0]
-    masks, details = METHODS[method](given.data, seed, given.minutes)
+    masks, details = METHODS[method](given.data, seed, Limit(given.minutes, given.steps))
     row = {"method": method, "seed": seed, "minutes": given.minutes, **score(masks, given.data), **details}
     print(json.dumps(row))
     add(row | {"date": time.strftime("%Y-%m-%d"), "torch": torch.__version__})

@@ -2,4 +2,5 @@
 
 from medseg.cli.app import entry
 
-entry()
+if __name__ == "__main__":  # a worker process imports this module and must not run it
+    entry()

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from medseg.errors import ConfigError
+from medseg.inference.settings import InferenceSettings
 from medseg.scans.preprocessing import Preprocessing
 from medseg.training.settings import TrainingSettings
 from medseg.yaml_source import YamlSource
@@ -93,6 +94,7 @@ class Experiment(_Section):
         [{"name": "flip"}], description="transforms of the training samples, in order; each names itself"
     )
     training: TrainingSettings = TrainingSettings()
+    inference: InferenceSettings = InferenceSettings()
     tracking: Tracking = Tracking()
 
     @classmethod

@@ -53,3 +53,14 @@ def sha256_of(path: Path) -> str:
 def digest_of(content: Any) -> str:
     """The SHA-256 digest of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of a file's or folder's names, sizes and times, without reading what they hold."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        status = os.stat(file)
+        name = file.relative_to(path).as_posix()
+        digest.update(f"{name}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()

@@ -15,6 +15,7 @@ from pydantic import Field as KeyField
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError, PackageError
 from medseg.files import partial_of, read_json, sha256_of, write_json
+from medseg.inference.settings import InferenceSettings
 from medseg.scans.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from medseg.networks.network import Network
 
-FORMAT = 1
+FORMAT = 2
 """The newest format of ``model.json`` that this version reads and the one that it writes."""
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
@@ -39,6 +40,7 @@ class ModelCard(BaseModel):
     activation: Literal["sigmoid", "softmax"]
     labels: dict[str, Any] = KeyField(description="names, values in the files, foreground")
     preprocessing: Preprocessing
+    inference: InferenceSettings = KeyField(InferenceSettings(), description="the way through a scan")
     window: list[int] | None = KeyField(None, description="the window that the network was trained on")
     training: dict[str, Any] = KeyField(
         default_factory=dict, description="what the weights came from: data set and its digest, seed, step, scores"

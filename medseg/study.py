@@ -192,6 +192,7 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
     }
     network = build_network(spec)
     geometry = SampleGeometry.of(network, window_of(experiment, network))
+    inference = experiment.inference.resolved(network, list(geometry.window))
     samples = _samples(experiment, data, geometry, loss)
     card = ModelCard(
         medseg=medseg.__version__,
@@ -199,6 +200,7 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
         activation=loss.activation,
         labels=data.labels.to_dict(),
         preprocessing=data.preprocessing,
+        inference=inference,
         window=list(geometry.window),
     )
     write_text(folder / "experiment.yaml", experiment.to_yaml())
@@ -206,7 +208,13 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
     with _tracked(experiment, data, folder, device, resume) as run:
         listeners = _Listeners(run, folder, card, data, experiment.seed)
         validator = Validator(
-            data.validation(), data.labels, data.preprocessing, loss.activation, device, experiment.tracking.pictures
+            data.validation(),
+            data.labels,
+            data.preprocessing,
+            loss.activation,
+            inference,
+            device,
+            experiment.tracking.pictures,
         )
         fitted = fit(
             network,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from medseg.errors import ConfigError, MedsegError, ScanError, TileError
+from medseg.errors import ConfigError, MedsegError, ScanError, nearest
 
 if TYPE_CHECKING:
-    from medseg.inference.infer import Model, Options, Result
-    from medseg.inference.segment import Progress
+    from medseg.geometry import Box
+    from medseg.inference.infer import Model, Options
+    from medseg.inference.many import Outcome
+    from medseg.inference.settings import InferenceSettings
+
+SOME_SKIPPED = 3
+"""The exit code where some scans were segmented and others could not be."""
 
 
 def infer(
@@ -22,81 +27,175 @@ def infer(
     tile_overlap: Annotated[
         bool, typer.Option("--tile-overlap", help="Overlapping tiles with a mirrored border: exact, in flat memory.")
     ] = False,
+    sliding_window: Annotated[
+        bool, typer.Option("--sliding-window", help="Overlapping windows, averaged as MONAI does.")
+    ] = False,
     whole: Annotated[bool, typer.Option("--whole", help="One pass over each whole scan.")] = False,
     tile: Annotated[
         Optional[str], typer.Option(metavar="N[,N,N]", help="The window that the network sees, as the paper's 572.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Tiles that go through the network together.")] = 1,
+    roi: Annotated[Optional[str], typer.Option(metavar="N[,N,N]", help="The sliding window.")] = None,
+    overlap: Annotated[Optional[float], typer.Option(help="Of sliding windows, 0 to below 1.")] = None,
+    blend: Annotated[Optional[str], typer.Option(help="Of sliding windows: gaussian or constant.")] = None,
+    sigma_scale: Annotated[Optional[float], typer.Option(help="The Gaussian's sigma, as a part of the window.")] = None,
+    tta: Annotated[
+        Optional[str], typer.Option(help="Average over flips, or over rotations (flips and quarter turns).")
+    ] = None,
+    batch: Annotated[Optional[int], typer.Option(min=1, help="Windows that go through the network together.")] = None,
+    memory: Annotated[
+        Optional[str],
+        typer.Option(metavar="SIZE", help="What may be held, such as 2GiB; default: 60 % of what is free."),
+    ] = None,
+    device_memory: Annotated[Optional[str], typer.Option(metavar="SIZE", help="The same on a GPU.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share each scan.")] = 1,
+    threads: Annotated[Optional[int], typer.Option(min=1, help="Of the network on the CPU, for each worker.")] = None,
+    box: Annotated[
+        Optional[str], typer.Option(metavar="A:B,A:B[,A:B]", help="Only this part of each scan, in its own voxels.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    amp: Annotated[
+        Optional[bool], typer.Option("--amp/--no-amp", help="Half precision; default: for sliding windows on a GPU.")
+    ] = None,
     format: Annotated[str, typer.Option(help="auto (like the input), nii.gz, nii, tif, png or zarr.")] = "auto",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write these too, into OUT/probabilities.")
+    ] = False,
+    probability_type: Annotated[str, typer.Option(help="uint8, float16 or float32.")] = "float16",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, held and written; read no voxel.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
     """Segment scans of any size; each mask lies on its scan's own grid."""
-    if tile_overlap and whole:
-        raise MedsegError("--tile-overlap and --whole exclude each other: give one of them")
-    if whole and tile is not None:
-        raise MedsegError("--tile and --whole exclude each other: one pass has no tiles")
+    _exclude({"--tile-overlap": tile_overlap, "--sliding-window": sliding_window, "--whole": whole})
+    _exclude({"--whole": whole, "--tile": tile is not None})
+    _exclude({"--sliding-window": sliding_window, "--tile": tile is not None}, "a sliding window's size is --roi")
     paths = [_path(text) for text in inputs]
     if model is None:
         raise MedsegError(f"no model is given: add -m MODEL{_recent_runs()}")
     if output is None:
         raise MedsegError("no folder for the masks is given: add -o OUT")
 
-    from medseg.inference.outputs import find_sources, name_outputs
+    from medseg.inference.outputs import find_sources
 
     sources = find_sources(paths)
-    outputs = name_outputs(sources, output, format)
 
-    from medseg.inference.device import find_device
-    from medseg.inference.infer import Model, Options, check_output
-    from medseg.inference.segment import check_channels
-    from medseg.scans.scan import open_scan
+    from medseg.inference.device import find_device, use_threads
+    from medseg.inference.infer import Model, Options
 
-    options = Options(_window(tile), whole, batch, probabilities, overwrite)
+    use_threads(threads, workers)
     loaded = Model.load(model, find_device(device))
-    if tile_overlap and not loaded.network.footprint.exact:
-        raise TileError(
-            f"--tile-overlap needs a network whose voxels depend on a bounded window; {loaded.card.network['name']} "
-            "looks at its whole window (instance or group norm): use --whole"
-        )
-    for source, target in zip(sources, outputs, strict=True):
-        check_output(target, options)
-        check_channels(open_scan(source), loaded.network)
-    results = _run(list(zip(sources, outputs, strict=True)), loaded, options, output, as_json)
+    modes = {"tile-overlap": tile_overlap or tile is not None, "whole": whole, "sliding-window": sliding_window}
+    windows = {"roi": _sizes("--roi", roi), "overlap": overlap, "blend": blend, "sigma_scale": sigma_scale}
+    settings = _settings(loaded, [mode for mode, wanted in modes.items() if wanted], windows)
+    options = Options(
+        settings=settings,
+        window=_sizes("--tile", tile),
+        batch=batch,
+        turns=_one_of("--tta", tta, ("flips", "rotations")),
+        budget=_budget(loaded, memory, device_memory, workers),
+        part=_box(box),
+        probabilities=_one_of("--probability-type", probability_type, ("uint8", "float16", "float32"))
+        if probabilities
+        else None,
+        overwrite=overwrite,
+        amp=_amp(amp, loaded, settings),
+    )
+    jobs = _jobs(sources, output, format, loaded, options)
+    if dry_run:
+        from medseg.cli.dry_run import dry_run as tell
+
+        tell(jobs, loaded, options, as_json)
+        return
+    outcomes = _run(jobs, loaded, options, workers, output, as_json)
     if as_json:
         import json
 
-        print(json.dumps({"scans": [result.to_dict() for result in results]}, indent=2))
+        print(json.dumps(_report(outcomes), indent=2))
+    skipped = [outcome for outcome in outcomes if outcome.status == "skipped"]
+    if len(skipped) == len(outcomes) == 1:
+        raise MedsegError(skipped[0].why)
+    if skipped:
+        print(
+            f"{len(skipped)} of {len(outcomes)} scans were skipped; {output / 'report.json'} says why", file=sys.stderr
+        )
+        raise typer.Exit(SOME_SKIPPED)
 
 
-def _run(jobs: list[tuple[Path, Path]], model: Model, options: Options, folder: Path, as_json: bool) -> list[Result]:
-    from rich.console import Console
-    from rich.progress import Progress as Bar
+def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options: Options) -> list[tuple[Path, Path]]:
+    """Each scan and its mask's name; that of a part says which. What is wrong with a single scan is said at once."""
+    from medseg.inference.infer import Source, check_output
+    from medseg.inference.outputs import name_outputs, outgrown
+    from medseg.scans.scan import suffix_of
 
+    outputs = name_outputs(sources, folder, format, model.labels.dtype.itemsize)
+    for source, target in zip(sources, outputs, strict=True):
+        if outgrown(source, target, format):
+            print(
+                f"note: {source} is large: its mask goes to {target}, which can be written in pieces", file=sys.stderr
+            )
+    if options.part is not None:
+        sides = "_".join(f"{a}-{b}" for a, b in zip(options.part.start, options.part.stop, strict=True))
+        stems = [target.name[: -len(suffix_of(target))] for target in outputs]
+        outputs = [t.with_name(f"{stem}_box_{sides}{suffix_of(t)}") for t, stem in zip(outputs, stems, strict=True)]
+    if len(sources) == 1:
+        Source.glance(sources[0], model)
+        check_output(outputs[0], options)
+    return list(zip(sources, outputs, strict=True))
+
+
+def _run(
+    jobs: list[tuple[Path, Path]], model: Model, options: Options, workers: int, folder: Path, as_json: bool
+) -> list[Outcome]:
+    from contextlib import ExitStack
+
+    from medseg.cli.progress import InferenceBar
     from medseg.files import write_json
-    from medseg.inference.infer import infer as infer_scan
+    from medseg.inference.many import work_off
 
-    results = []
-    console = Console(file=sys.stderr)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        for source, target in jobs:
-            task = bar.add_task(source.name, total=None)
+    outcomes = []
+    with ExitStack() as stack:
+        bar = stack.enter_context(InferenceBar())
+        loop = None
+        if workers > 1:
+            from medseg.inference.workers import Workers
 
-            def report(progress: Progress, task: object = task) -> None:
-                bar.update(task, total=progress.tiles, completed=progress.done)  # type: ignore[arg-type]
+            loop = stack.enter_context(Workers(workers, model))
+        for outcome in work_off(jobs, folder, model, options, loop, bar.show, bar.say):
+            outcomes.append(outcome)
+            if outcome.status != "skipped":
+                write_json(folder / "inference.json", _account(model))
+            bar.done(outcome.input)
+            _tell(outcome, as_json, len(jobs))
+    return outcomes
 
-            result = infer_scan(source, target, model, options, report, console.print)
-            bar.remove_task(task)
-            results.append(result)
-            write_json(folder / "inference.json", _account(model))
-            if not as_json:
-                speed = result.voxels / result.seconds / 1e6
-                print(f"{result.output}  {result.tiles} tiles, {result.seconds:.1f} s, {speed:.2f} Mvoxel/s")
-    return results
+
+def _tell(outcome: Outcome, as_json: bool, of: int) -> None:
+    result = outcome.result
+    if outcome.status == "skipped":
+        if of > 1:
+            print(f"skipped: {outcome.why}", file=sys.stderr)
+    elif not as_json and result is not None:
+        speed = result.voxels / result.seconds / 1e6
+        tiles = f"{result.progress.tiles} {'windows' if result.mode == 'sliding-window' else 'tiles'}"
+        print(f"{outcome.output}  {tiles}, {result.seconds:.1f} s, {speed:.2f} Mvoxel/s")
+    elif not as_json:
+        print(f"{outcome.output}  done before")
+
+
+def _report(outcomes: list[Outcome]) -> dict[str, Any]:
+    from medseg.inference.process_memory import peak_bytes
+
+    rows = []
+    for outcome in outcomes:
+        about: dict[str, Any] = {"input": str(outcome.input), "output": str(outcome.output), "status": outcome.status}
+        if outcome.status == "skipped":
+            about["why"] = outcome.why
+        if outcome.result is not None:
+            about |= {**outcome.result.to_dict(), "peak_memory_bytes": peak_bytes()}
+        rows.append(about)
+    return {"scans": rows}
 
 
 def _account(model: Model) -> dict[str, object]:
@@ -109,11 +208,60 @@ def _account(model: Model) -> dict[str, object]:
     }
 
 
+def _settings(model: Model, modes: list[str], windows: dict[str, Any]) -> InferenceSettings:
+    """The package's way through a scan with what the command line says laid over it, resolved."""
+    from pydantic import ValidationError
+
+    given = {key: value for key, value in windows.items() if value is not None}
+    if given and modes not in ([], ["sliding-window"]):
+        raise MedsegError(f"--{next(iter(given)).replace('_', '-')} is for --sliding-window, not for --{modes[0]}")
+    if given:
+        modes = ["sliding-window"]
+    own = model.card.inference
+    try:
+        wanted = own.model_validate({**own.model_dump(), **({"mode": modes[0]} if modes else {}), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise ConfigError(f"{option} {first['input']}: {first['msg']}") from None
+    return wanted.resolved(model.network, model.card.window)
+
+
+def _budget(model: Model, memory: str | None, device_memory: str | None, workers: int) -> Any:
+    from medseg.inference.budget import Budget, parse_size
+
+    host, device = (None if text is None else parse_size(text) for text in (memory, device_memory))
+    whole = Budget.of_machine(model.device, host, device)
+    on_device = None if whole.device_bytes is None else whole.device_bytes // workers
+    return Budget(whole.host_bytes // workers, on_device)
+
+
+def _amp(wanted: bool | None, model: Model, settings: InferenceSettings) -> bool:
+    """Half precision, where the device has it: the default of sliding windows alone, since tiles are exact."""
+    if model.device.type != "cuda":
+        if wanted:
+            raise ConfigError(f"--amp needs a CUDA device; this run is on {model.device.type}")
+        return False
+    return settings.mode == "sliding-window" if wanted is None else wanted
+
+
+def _exclude(given: dict[str, bool], hint: str = "give one of them") -> None:
+    both = [name for name, is_given in given.items() if is_given]
+    if len(both) > 1:
+        raise MedsegError(f"{' and '.join(both)} exclude each other: {hint}")
+
+
+def _one_of(option: str, text: str | None, allowed: tuple[str, ...]) -> Any:
+    if text is not None and text not in allowed:
+        raise ConfigError(f"{option} {text!r} is none of {', '.join(allowed)}{nearest(text, allowed)}")
+    return text
+
+
 def _path(text: str) -> Path:
     path = Path(text)
     if not path.exists() and _is_number(text):
         option = "--batch" if text.isdigit() and int(text) < 32 else "--tile"
-        meant = f"{option} {text}" if text.replace(",", "").isdigit() else "--tile N, the window in voxels"
+        meant = f"{option} {text}" if text.replace(",", "").isdigit() else "--overlap, or --tile N in voxels,"
         raise ScanError(
             f"{text} is taken for an input and is no file; --tile-overlap takes no number. Was {meant} meant?"
         )
@@ -128,13 +276,25 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _window(text: str | None) -> tuple[int, ...] | None:
+def _sizes(option: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     parts = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts) or len(parts) > 3:
-        raise ConfigError(f"--tile {text!r} is no size: give one number, or one an axis, such as 572 or 132,132,116")
+        raise ConfigError(f"{option} {text!r} is no size: give one number, or one an axis, such as 572 or 132,132,116")
     return tuple(int(part) for part in parts)
+
+
+def _box(text: str | None) -> Box | None:
+    if text is None:
+        return None
+    from medseg.geometry import Box
+
+    sides = [part.split(":") for part in text.split(",")]
+    whole = all(len(side) == 2 and all(end.strip().isdigit() for end in side) for side in sides)
+    if not whole or not 2 <= len(sides) <= 3 or any(int(a) >= int(b) for a, b in sides):
+        raise ConfigError(f"--box {text!r} is no box: give first:last+1 of each axis, such as 0:64,100:200,100:200")
+    return Box(tuple(int(a) for a, _ in sides), tuple(int(b) for _, b in sides))
 
 
 def _recent_runs() -> str:

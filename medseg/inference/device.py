@@ -24,3 +24,8 @@ def find_device(name: str) -> torch.device:
     if int(index or 0) >= count:
         raise ConfigError(f"device {name!r} is not here: this machine has {count} of kind {kind}; use --device auto")
     return torch.device(kind, int(index or 0)) if kind == "cuda" else torch.device(kind)
+
+
+def use_threads(count: int | None, workers: int = 1) -> None:
+    """So many threads for the network on the CPU; None shares out what PyTorch would use."""
+    torch.set_num_threads(count or max(1, torch.get_num_threads() // workers))

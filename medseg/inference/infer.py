@@ -1,36 +1,52 @@
 """From a model and a scan's file to a mask's file, resumable and whole or not at all.
 
-Beside ``OUT/name.tif`` a job keeps ``.name.tif.partial`` (the sink's) and ``.name.tif.journal``; both are gone when it
-is done.
+Beside ``OUT/name.tif`` a job keeps ``.name.tif.partial`` (the sink's), ``.name.tif.journal`` and ``.name.tif.lock``;
+all are gone when it is done.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 
 from medseg.datasets.labels import Labels
-from medseg.errors import OutputError
-from medseg.files import digest_of
-from medseg.geometry import Tiling
+from medseg.errors import OutputError, ScanError, TileError
+from medseg.files import digest_of, fingerprint, partial_of
+from medseg.geometry import Box, Tiling
+from medseg.inference.blend import Blending
+from medseg.inference.budget import Budget
+from medseg.inference.cost import Forward
 from medseg.inference.decode import Decoder
-from medseg.inference.journal import Journal, Terms, fingerprint
-from medseg.inference.segment import Output, Progress, check_channels, prepare, segment
-from medseg.inference.window import choose_tiling
+from medseg.inference.emit import Output
+from medseg.inference.journal import Journal, Terms
+from medseg.inference.lock import held
+from medseg.inference.pipeline import Progress
+from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, spare_of
+from medseg.inference.segment import Pace, Report, check_channels, prepare
+from medseg.inference.settings import InferenceSettings
+from medseg.inference.through import through
+from medseg.inference.tta import Flips, Turns, plane_of
 from medseg.networks.network import Network
 from medseg.package import ModelCard, find_package, read_card, read_network
+from medseg.scans.cache import PIECES
 from medseg.scans.scan import MaskSink, Scan, create_mask, open_scan
+from medseg.scans.views import Cropped
 
 PROBABILITIES = "probabilities"
 """The folder beside the masks that takes probabilities."""
+
+Say = Callable[[str], None]
+Precision = Literal["uint8", "float16", "float32"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ class Model:
     card: ModelCard
     network: Network
     device: torch.device
+    folder: Path
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Model:
@@ -50,7 +67,7 @@ class Model:
         """
         folder = find_package(path)
         card = read_card(folder)
-        return cls(card, prepare(read_network(folder, card), device), device)
+        return cls(card, prepare(read_network(folder, card), device), device, folder)
 
     @property
     def labels(self) -> Labels:
@@ -60,21 +77,30 @@ class Model:
 
 @dataclass(frozen=True)
 class Options:
-    """How a scan is to be segmented.
+    """How scans are to be segmented.
 
     Attributes:
-        window: what the network sees at once, one number an axis or one for all; None lets the scan decide.
-        whole: one pass over the whole scan.
-        batch: tiles that go through the network together.
-        probabilities: write these too, float32, one channel an output channel of the network.
-        overwrite: an output that exists is replaced.
+        settings: tiles, sliding windows or one pass; None takes the package's.
+        window: what the network sees at once where it goes by tiles, one number an axis or one for all; None lets the
+            plan decide.
+        batch: windows that go through the network together; None lets the plan decide.
+        turns: test-time augmentation, or None.
+        budget: the memory that may be held; None takes a share of what is free.
+        part: the box of the scan's own grid that is wanted; None for all of it.
+        probabilities: write these too, stored so, one channel an output channel of the network.
+        overwrite: an output that exists is replaced, and what another job left is discarded.
+        amp: half precision on a GPU.
     """
 
+    settings: InferenceSettings | None = None
     window: tuple[int, ...] | None = None
-    whole: bool = False
-    batch: int = 1
-    probabilities: bool = False
+    batch: int | None = None
+    turns: Turns | None = None
+    budget: Budget | None = None
+    part: Box | None = None
+    probabilities: Precision | None = None
     overwrite: bool = False
+    amp: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,27 +109,306 @@ class Result:
 
     input: Path
     output: Path
-    tiles: int
+    mode: str
+    plan: Plan
     resumed_tiles: int
-    window: tuple[int, ...]
     voxels: int
     seconds: float
-    forward_seconds: float
+    progress: Progress
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
+        stages = {name: getattr(self.progress, name) for name in ("read", "network", "write")}
         return {
             "input": str(self.input),
             "output": str(self.output),
-            "tiles": self.tiles,
+            "mode": self.mode,
+            "tiles": self.progress.tiles,
             "resumed_tiles": self.resumed_tiles,
-            "window": list(self.window),
+            "window": list(self.plan.window),
             "seconds": self.seconds,
-            "forward_seconds": self.forward_seconds,
             "voxels": self.voxels,
             "voxels_per_second": self.voxels / self.seconds,
-            "peak_memory_bytes": peak_memory_bytes(),
+            "stages": {name: {"seconds": s.seconds, "bytes": s.bytes} for name, s in stages.items()},
+            "plan": self.plan.to_dict(),
         }
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan that was opened and looked through: what can be done before its turn comes.
+
+    Attributes:
+        path: its file.
+        fingerprint: of the file as it was then.
+        scan: as it is in the file.
+        view: as the network sees it.
+    """
+
+    path: Path
+    fingerprint: str
+    scan: Scan
+    view: Scan
+
+    @classmethod
+    def open(cls, path: Path, model: Model) -> Source:
+        """Opens a scan and measures what its normalization needs.
+
+        Raises:
+            MedsegError: for a scan that cannot be read or that the model cannot take.
+        """
+        found = fingerprint(path) if path.exists() else ""
+        scan = open_scan(path)
+        check_channels(scan, model.network)
+        return cls(path, found, scan, model.card.preprocessing.remembered_view(scan, path))
+
+    @classmethod
+    def glance(cls, path: Path, model: Model) -> Source:
+        """As :meth:`open`, from the header alone: for a plan before anything is read."""
+        scan = open_scan(path)
+        check_channels(scan, model.network)
+        return cls(path, fingerprint(path), scan, model.card.preprocessing.grid(scan))
+
+    def check_unchanged(self) -> None:
+        """Refuses to call a mask done whose scan has changed or vanished meanwhile.
+
+        Raises:
+            ScanError: saying so.
+        """
+        if not self.path.exists() or fingerprint(self.path) != self.fingerprint:
+            raise ScanError(
+                f"{self.path} has changed or vanished while it was segmented: its mask is left unfinished; "
+                "put the scan back, or start again with --overwrite"
+            )
+
+
+class Job:
+    """One scan's way from file to file.
+
+    Args:
+        source: the scan.
+        output: the mask's final name.
+        model: what segments it.
+        options: how.
+
+    Raises:
+        MedsegError: where the model cannot take the scan so, or the part wanted is none of it.
+    """
+
+    def __init__(self, source: Source, output: Path, model: Model, options: Options) -> None:
+        self.source, self.output, self.model, self.options = source, output, model, options
+        settings = options.settings or model.card.inference
+        self.settings = settings.resolved(model.network, model.card.window)
+        self.network: Network = model.network
+        if options.turns is not None:
+            plane = plane_of(source.view.axes) if options.turns == "rotations" else (0, 1)
+            self.network = Flips(model.network, options.turns, plane)
+        self.like = source.scan if options.part is None else Cropped(source.scan, options.part)
+
+    @property
+    def journal_path(self) -> Path:
+        """Where its journal is while it runs."""
+        return self.output.with_name(f".{self.output.name}.journal")
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What decides the result, but for the plan; as digests, by the name that a user knows it by."""
+        part = self.options.part
+        options = {
+            "output": self.output.name,
+            "settings": self.settings.model_dump(mode="json"),
+            "turns": self.options.turns,
+            "part": None if part is None else [part.start, part.stop],
+            "probabilities": self.options.probabilities,
+            "amp": self.options.amp,
+            "device": self.model.device.type,
+        }
+        return {
+            "scan": self.source.fingerprint,
+            "model": digest_of(self.model.card.model_dump(mode="json")),
+            "options": digest_of(options),
+        }
+
+    @cached_property
+    def earlier(self) -> Terms | None:
+        """What an earlier start of this very job was begun with, or None.
+
+        Raises:
+            OutputError: where another job has left its journal there.
+        """
+        terms = Journal.terms_of(self.journal_path)
+        if terms is None or (self.options.overwrite and terms.parts != self.parts):
+            return None
+        differing = [name for name, digest in self.parts.items() if terms.parts.get(name) != digest]
+        if differing:
+            raise OutputError(
+                f"{self.output} was begun by another job and is unfinished: its {' and '.join(differing)} differ; "
+                "start it as before to go on, give --overwrite to discard it, or another -o"
+            )
+        return terms
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The earlier start's, else one that fits the budget."""
+        if self.earlier is not None:
+            return Plan.from_dict(self.earlier.plan)
+        options, view = self.options, self.source.view
+        budget = options.budget or Budget.of_machine(self.model.device)
+        how: dict[str, Any] = {"amp": options.amp, "probabilities": options.probabilities is not None}
+        if self.settings.mode == "sliding-window":
+            return choose_blend_plan(view, self.network, self.settings.blending, budget, batch=options.batch, **how)
+        whole = self.settings.mode == "whole"
+        return choose_plan(view, self.network, budget, window=options.window, batch=options.batch, whole=whole, **how)
+
+    def way(self, plan: Plan) -> Tiling | Blending:
+        """The tiles or windows of a plan."""
+        if self.settings.mode == "sliding-window":
+            return self.settings.blending
+        return plan.tiling(self.source.view, self.network)
+
+    def pace(self, plan: Plan) -> Pace:
+        """The batches and the order of a plan."""
+        hold = torch.device("cpu") if plan.hold_on_host else None
+        return Pace(plan.batch, plan.ahead, plan.beam or None, amp=self.options.amp, hold=hold)
+
+    def chunks(self, plan: Plan) -> tuple[int, ...] | None:
+        """How a Zarr is stored so that no two tiles share a chunk; None where tiles lie across the file's grid."""
+        whole = self.options.part is None and spare_of(self.source.view) == 0
+        return plan.core if whole and self.settings.mode == "tile-overlap" else None
+
+    def bytes_of(self, dtype: DTypeLike, channels: int | None) -> int:
+        """Of a mask's voxels, uncompressed."""
+        return math.prod(self.like.shape) * (channels or 1) * np.dtype(dtype).itemsize
+
+    def expected_seconds(self, plan: Plan) -> float | None:
+        """Of the network, for what is wanted of the scan; a window is timed where none was. None where it cannot be."""
+        seconds = plan.seconds_per_window
+        if seconds is None:
+            seconds = Forward(self.network, self.options.amp).measure(plan.window, plan.batch).seconds / plan.batch
+        share = math.prod(self.like.shape) / math.prod(self.source.scan.shape)
+        return plan.tiles * seconds * share
+
+    def check_output(self) -> None:
+        """Refuses an output that exists and is not this job's to replace.
+
+        Raises:
+            OutputError: unless overwriting is asked for.
+        """
+        check_output(self.output, self.options)
+
+    def open_output(self, plan: Plan, *, join: bool = False, overwrite: bool = False) -> Output:
+        """The sinks, going on where an earlier start left them if they can; or joined from another process."""
+        labels = self.model.labels
+        how: dict[str, Any] = {"chunks": self.chunks(plan), "resume": not join, "overwrite": overwrite, "join": join}
+        sink = create_mask(self.output, self.like, dtype=labels.dtype, **how)
+        shares: MaskSink | None = None
+        if self.options.probabilities is not None:
+            shares = create_mask(
+                probabilities_path(self.output),
+                self.like,
+                dtype=self.options.probabilities,
+                channels=self.network.out_channels,
+                unit_interval=True,
+                **how,
+            )
+        return Output(sink, Decoder(self.model.card.activation), labels.decode, shares, self.options.part)
+
+    def run(self, report: Report | None = None, say: Say | None = None, loop: Loop | None = None) -> Result:
+        """Segments the scan.
+
+        A job that was killed goes on with the tiles, batches and threads that it was started with. Where memory runs
+        out, the batch is halved, then the tile, and the job begins anew.
+
+        Args:
+            report: called after each batch.
+            say: takes a line about what is resumed or made smaller.
+            loop: what goes through the scan; None for this process alone.
+
+        Raises:
+            MedsegError: for a scan that cannot be read, or an output that exists or cannot be written.
+        """
+        begun = time.perf_counter()
+        say = say or (lambda line: None)
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with held(self.output):
+            plan = self.plan
+            if self.earlier is None:
+                self.check_output()
+                self.journal_path.unlink(missing_ok=True)
+            if self._published:
+                self.journal_path.unlink()
+                say(f"{self.output}: was complete already")
+                tiles = Progress(plan.tiles, plan.tiles)
+                return self._result(plan, tiles, plan.tiles, time.perf_counter() - begun)
+            while True:
+                try:
+                    progress, resumed = self._attempt(plan, report, say, loop or alone)
+                    break
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    plan = self._smaller(plan)
+                    self.journal_path.unlink(missing_ok=True)
+                    say(f"{self.output}: out of memory; beginning anew with {account(plan)}")
+            return self._result(plan, progress, resumed, time.perf_counter() - begun)
+
+    @property
+    def _published(self) -> bool:
+        """Whether a kill hit an earlier start just between its last step and its journal's end."""
+        if self.earlier is None or not self.output.exists() or partial_of(self.output).exists():
+            return False
+        return Journal.is_complete(self.journal_path)
+
+    def _attempt(self, plan: Plan, report: Report | None, say: Say, loop: Loop) -> tuple[Progress, int]:
+        PIECES.budget = plan.cache_bytes
+        ours = self.earlier is not None or self.options.overwrite
+        output = self.open_output(plan, overwrite=ours)
+        if not output.resumed:
+            self.journal_path.unlink(missing_ok=True)
+        terms = Terms(digest_of(self.parts), plan.to_dict(), self.parts)
+        with Journal(self.journal_path, terms) as journal, threads(plan.threads):
+            resumed = len(journal.done)
+            if resumed:
+                say(f"{self.output}: going on as it was started: {account(plan)}")
+            progress = loop(self, plan, output, journal, report)
+            self.source.check_unchanged()
+            journal.complete()
+            output.close()
+            journal.remove()
+        return progress, resumed
+
+    def _smaller(self, plan: Plan) -> Plan:
+        """A plan that needs less: half the batch, else half the core.
+
+        Raises:
+            TileError: where there is nothing left to halve.
+        """
+        if plan.batch > 1:
+            return replace(plan, batch=plan.batch // 2)
+        step = self.network.footprint.step
+        if self.settings.mode != "tile-overlap" or all(c <= s for c, s in zip(plan.core, step, strict=True)):
+            raise TileError(
+                f"{self.source.path}: out of memory with {account(plan)}, the least that this way through the scan "
+                "takes: use a machine or device with more memory, or --tile-overlap with a network that allows it"
+            )
+        longest = max(range(len(step)), key=lambda a: plan.core[a] / step[a])
+        core = list(plan.core)
+        core[longest] = max(core[longest] // 2, step[longest])
+        tiling = replace(plan, core=tuple(core)).tiling(self.source.view, self.network)
+        return replace(plan, core=tiling.core, window=tiling.window, tiles=len(tiling))
+
+    def _result(self, plan: Plan, progress: Progress, resumed: int, seconds: float) -> Result:
+        voxels = int(np.prod(self.like.shape, dtype=np.int64))
+        return Result(self.source.path, self.output, self.settings.mode, plan, resumed, voxels, seconds, progress)
+
+
+Loop = Callable[[Job, Plan, Output, Journal, Report | None], Progress]
+"""What takes a job through its tiles or windows: this process alone, or several."""
+
+
+def alone(job: Job, plan: Plan, output: Output, journal: Journal, report: Report | None) -> Progress:
+    """The whole job in this process."""
+    return through(job.source.view, job.network, job.way(plan), output, journal, job.pace(plan), report)
 
 
 def check_output(output: Path, options: Options) -> None:
@@ -117,123 +422,32 @@ def check_output(output: Path, options: Options) -> None:
             raise OutputError(f"{path} exists: give --overwrite to replace it, or another -o")
 
 
-def infer(
-    path: Path,
-    output: Path,
-    model: Model,
-    options: Options,
-    report: Callable[[Progress], None] | None = None,
-    say: Callable[[str], None] | None = None,
-) -> Result:
-    """Segments one scan into one mask on the scan's own grid.
-
-    A job that was killed goes on with the tile, grouping and threads that it was started with.
-
-    Args:
-        report: called after each group of tiles.
-        say: takes a line about what is resumed.
-
-    Raises:
-        MedsegError: for a scan that cannot be read or that the model cannot take, or an output that exists.
-    """
-    begun = time.perf_counter()
-    scan = open_scan(path)
-    check_channels(scan, model.network)
-    check_output(output, options)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    job = _Job(path, scan, output, model, options)
-    view = model.card.preprocessing.view(scan)
-    terms, tiling = job.terms(view)
-    writing = job.open_output(tiling)
-    if not writing.resumed:
-        job.journal_path.unlink(missing_ok=True)
-    if terms.threads:
-        torch.set_num_threads(terms.threads)
-    with Journal(job.journal_path, terms) as journal:
-        resumed = len(journal.done)
-        if resumed and say is not None:
-            say(f"{output}: going on after {resumed} of {len(tiling)} tiles, as it was started: {job.account(terms)}")
-        progress = segment(view, model.network, tiling, writing, journal, batch=terms.batch, report=report)
-        writing.close()
-        journal.remove()
-    voxels = int(np.prod(scan.shape, dtype=np.int64))
-    seconds = time.perf_counter() - begun
-    return Result(path, output, len(tiling), resumed, tiling.window, voxels, seconds, progress.forward_seconds)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One scan's way from file to file."""
-
-    path: Path
-    scan: Scan
-    output: Path
-    model: Model
-    options: Options
-
-    @property
-    def journal_path(self) -> Path:
-        return self.output.with_name(f".{self.output.name}.journal")
-
-    @property
-    def threads(self) -> int:
-        return torch.get_num_threads() if self.model.device.type == "cpu" else 0
-
-    @property
-    def digest(self) -> str:
-        """Of all that decides the result but what the journal itself keeps."""
-        return digest_of(
-            {
-                "scan": fingerprint(self.path),
-                "model": self.model.card.model_dump(mode="json"),
-                "output": self.output.name,
-                "whole": self.options.whole,
-                "probabilities": self.options.probabilities,
-                "device": self.model.device.type,
-            }
-        )
-
-    def terms(self, view: Scan) -> tuple[Terms, Tiling]:
-        """Those of an earlier start of this very job, else new ones; and the tiling that they mean."""
-        network = self.model.network
-        tiling = choose_tiling(view, network, self.options.window, self.options.whole)
-        terms = Journal.terms_of(self.journal_path)
-        if terms is None or terms.digest != self.digest:
-            return Terms(self.digest, tiling.core, self.options.batch, self.threads), tiling
-        return terms, Tiling(view.shape, terms.core, network.footprint, tiling.spare)
-
-    @staticmethod
-    def account(terms: Terms) -> str:
-        """The terms as a user reads them."""
-        core = " x ".join(map(str, terms.core))
-        return f"core {core}, batch {terms.batch}" + (f", {terms.threads} threads" if terms.threads else "")
-
-    def open_output(self, tiling: Tiling) -> Output:
-        """The sinks, going on where an earlier start left them if they can."""
-        chunks = tiling.core if tiling.spare == 0 else None  # a tile of another grid fits no chunk of this one
-        labels, overwrite = self.model.labels, self.options.overwrite
-        sink = create_mask(self.output, self.scan, dtype=labels.dtype, chunks=chunks, resume=True, overwrite=overwrite)
-        shares: MaskSink | None = None
-        if self.options.probabilities:
-            shares = create_mask(
-                probabilities_path(self.output),
-                self.scan,
-                dtype=np.float32,
-                channels=self.model.network.out_channels,
-                chunks=chunks,
-                resume=True,
-                overwrite=overwrite,
-            )
-        return Output(sink, Decoder(self.model.card.activation), labels.decode, shares)
-
-
 def probabilities_path(output: Path) -> Path:
     """Where a mask's probabilities go: a folder beside it; pictures cannot hold them, so TIFF takes their place."""
     name = output.with_suffix(".tif").name if output.suffix == ".png" else output.name
     return output.parent / PROBABILITIES / name
 
 
-def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def account(plan: Plan) -> str:
+    """A plan as a user reads it."""
+    window = " x ".join(map(str, plan.window))
+    return f"window {window}, batch {plan.batch}" + (f", {plan.threads} threads" if plan.threads else "")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on the host or on a device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """With so many threads for the network; 0 leaves them as they are."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medseg.datasets.cases import natural_key
 from medseg.errors import MedsegError, OutputError, ScanError, nearest
-from medseg.scans.scan import SUFFIXES, stem_of
+from medseg.scans.scan import SUFFIXES, open_scan, stem_of, suffix_of
 
 FORMATS = {"nii.gz": ".nii.gz", "nii": ".nii", "tif": ".tif", "png": ".png", "zarr": ".ome.zarr"}
 """``--format`` and the suffix that it writes."""
-_LIKE_INPUT = {".nii": ".nii", ".hdr": ".nii.gz", ".img": ".nii.gz", ".nii.gz": ".nii.gz", ".zarr": ".ome.zarr"}
-_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".bmp")
+_LIKE_INPUT = {
+    ".nii": ".nii",
+    **dict.fromkeys((".nii.gz", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr"), ".nii.gz"),
+    **dict.fromkeys((".zarr", ".ome.zarr"), ".ome.zarr"),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".bmp"), ".png"),
+}
+"""What ``auto`` writes for each suffix; for all others .tif."""
+STREAMS = (".nii.gz", ".png")
+"""Formats that are one compressed stream: it must be read from its beginning, by every program."""
+LARGEST_STREAM_BYTES = 4 << 30
+"""The labels that ``auto`` still writes as such a stream; more go into .ome.zarr."""
 
 
 def find_sources(inputs: Sequence[Path]) -> list[Path]:
@@ -35,8 +45,30 @@ def find_sources(inputs: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(sources))
 
 
-def name_outputs(sources: Sequence[Path], folder: Path, format: str) -> list[Path]:
+def voxels_of(path: Path) -> int:
+    """The voxels of a scan, from its header; 0 for one that cannot be opened, which is told when it is its turn."""
+    try:
+        return math.prod(open_scan(path).shape)
+    except MedsegError:
+        return 0
+
+
+def name_outputs(
+    sources: Sequence[Path],
+    folder: Path,
+    format: str,
+    label_bytes: int = 1,
+    size_of: Callable[[Path], int] = voxels_of,
+) -> list[Path]:
     """The output of each source: ``folder/stem.suffix``; sources that share a stem keep their tree below it.
+
+    Args:
+        sources: the scans.
+        folder: for the outputs.
+        format: one of ``FORMATS``, or «auto»: like the input, but .ome.zarr where the labels are too large for one
+            compressed stream (:func:`outgrown` tells which those are).
+        label_bytes: of one label.
+        size_of: tells a scan's voxels; asked only of those that «auto» would write as a stream.
 
     Raises:
         OutputError: for an unknown format, or where two sources would still share an output.
@@ -49,21 +81,29 @@ def name_outputs(sources: Sequence[Path], folder: Path, format: str) -> list[Pat
     for source in sources:
         stem = stem_of(source)
         tree = source.absolute().parent.relative_to(parents) if stems[stem] > 1 else Path()
-        outputs.append(folder / tree / (stem + _suffix(source, format)))
+        outputs.append(folder / tree / (stem + _suffix(source, format, label_bytes, size_of)))
     twice = [path for path, count in Counter(outputs).items() if count > 1]
     if twice:
         raise OutputError(f"two inputs would both be written to {twice[0]}: give them to two commands")
     return outputs
 
 
-def _suffix(path: Path, format: str) -> str:
+def outgrown(source: Path, output: Path, format: str) -> bool:
+    """Whether «auto» left the input's own format because of the size."""
+    return format == "auto" and _like_input(source) != suffix_of(output)
+
+
+def _like_input(source: Path) -> str:
+    """The suffix that «auto» writes for a source of moderate size."""
+    return _LIKE_INPUT.get(suffix_of(source), ".tif")
+
+
+def _suffix(path: Path, format: str, label_bytes: int, size_of: Callable[[Path], int]) -> str:
     if format != "auto":
         return FORMATS[format]
-    name = path.name.lower()
-    for suffix, written in sorted(_LIKE_INPUT.items(), key=lambda pair: -len(pair[0])):
-        if name.endswith(suffix):
-            return written
-    return ".png" if name.endswith(_PICTURES) else ".tif"
+    suffix = _like_input(path)
+    large = suffix in STREAMS and size_of(path) * label_bytes > LARGEST_STREAM_BYTES
+    return ".ome.zarr" if large else suffix
 
 
 def _common_parent(paths: Sequence[Path]) -> Path:

@@ -1,7 +1,7 @@
-"""The inference loop: read a tile's window, run the network, write what the tile answers for.
+"""The inference loop over tiles: read a tile's window, run the network, write what the tile answers for.
 
-A reader fetches the next windows and a writer puts the last labels away while the network computes; at most two
-groups of tiles wait on each side, so memory depends on the tile, never on the scan.
+Reading the next windows and writing the last labels overlap with the network (:mod:`medseg.inference.pipeline`), and
+tiles are visited in beams (:class:`medseg.geometry.walk.Walk`), so memory depends on the tile, never on the scan.
 
 Legend: N tiles in a batch, C channels, K output channels.
 """
@@ -9,9 +9,7 @@ Legend: N tiles in a batch, C channels, K output channels.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,71 +18,60 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.errors import GridError, ScanError
-from medseg.geometry import Box, Tile, Tiling
-from medseg.inference.decode import Decoder
+from medseg.geometry import Tile, Tiling, Walk
+from medseg.inference.emit import Decided, Emitter, Output, wanted_voxels
 from medseg.inference.journal import Journal
+from medseg.inference.pipeline import AHEAD, Clock, Progress, flow
 from medseg.networks.network import Network
-from medseg.scans.gridmap import GridMap, grid_map, own_scan
 from medseg.scans.mirror import read_mirrored
-from medseg.scans.scan import MaskSink, Scan
+from medseg.scans.protocol import MaskSink, Scan
 from medseg.scans.views import check_finite
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-AHEAD = 2
-"""Groups of tiles that are read before, and written after, the one that is computed."""
 
-
-@dataclass
-class Progress:
-    """How far a segmentation is: what a bar shows, and where the time went."""
-
-    tiles: int
-    done: int = 0
-    forward_seconds: float = 0.0
-    loop_seconds: float = 0.0
+Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
-class Output:
-    """Where results go, and in which values.
+class Pace:
+    """How a tiling is gone through; of these, ``batch`` and ``beam`` decide which tiles are computed together.
 
     Attributes:
-        sink: takes the label of each voxel of the scan's own grid.
-        decoder: how the channels are read.
-        encode: classes (0 background, 1..F) → the data set's own label values; None writes classes.
-        probabilities: takes (K, \\*box.shape) float32 too, where wanted.
+        batch: tiles that go through the network together.
+        ahead: batches that wait, at most, before and after the network.
+        beam: tiles across a beam of the walk, one number an axis after the first; None for one beam.
+        span: the batches to compute, counted along the walk; None for all. (Of sliding windows: slabs.)
+        amp: half precision where a GPU is faster in it.
+        hold: where the sums of sliding windows are held; None for the network's device.
     """
 
-    sink: MaskSink
-    decoder: Decoder = field(default_factory=Decoder)
-    encode: Callable[[NDArray], NDArray] | None = None
-    probabilities: MaskSink | None = None
+    batch: int = 1
+    ahead: int = AHEAD
+    beam: tuple[int, ...] | None = None
+    span: range | None = None
+    amp: bool = False
+    hold: torch.device | None = None
 
-    def write(self, box: Box, classes: NDArray, probabilities: NDArray | None) -> None:
-        """Puts one box away."""
-        self.sink.write(box, classes if self.encode is None else self.encode(classes))
-        if self.probabilities is not None and probabilities is not None:
-            self.probabilities.write(box, probabilities)
+    def batches(self, tiling: Tiling) -> Batches:
+        """The tiling's batches, in the order in which they are computed."""
+        walk = Walk(tiling.grid, tiling.grid[1:] if self.beam is None else self.beam)
+        return Batches(walk, self.batch)
 
-    @property
-    def sinks(self) -> tuple[MaskSink, ...]:
-        """All of them."""
-        return (self.sink,) if self.probabilities is None else (self.sink, self.probabilities)
 
-    @property
-    def resumed(self) -> bool:
-        """Whether every sink goes on where an earlier start left it."""
-        return all(sink.resumed for sink in self.sinks)
+class Batches(Sequence[list[int]]):
+    """A walk cut into batches of tile indices."""
 
-    def flush(self) -> None:
-        """Returns when what was written outlives this process."""
-        for sink in self.sinks:
-            sink.flush()
+    def __init__(self, walk: Walk, batch: int) -> None:
+        self.walk = walk
+        self.batch = batch
 
-    def close(self) -> None:
-        """Completes every sink and gives it its final name."""
-        for sink in self.sinks:
-            sink.close()
+    def __len__(self) -> int:
+        return -(-len(self.walk) // self.batch)
+
+    def __getitem__(self, index: int) -> list[int]:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(f"batch {index} of {len(self)}")
+        return self.walk[index * self.batch : (index + 1) * self.batch]
 
 
 def prepare(network: Network, device: torch.device) -> Network:
@@ -102,9 +89,8 @@ def segment(
     tiling: Tiling,
     sink: MaskSink | Output,
     journal: Journal | None = None,
-    *,
-    batch: int = 1,
-    report: Callable[[Progress], None] | None = None,
+    pace: Pace | None = None,
+    report: Report | None = None,
 ) -> Progress:
     """Segments a scan tile by tile into a sink on the scan's own grid; the sink is left open.
 
@@ -115,97 +101,116 @@ def segment(
         tiling: of the view's extent; with ``spare=1`` where the view's grid is not the file's.
         sink: a mask (classes by arg-max) or an :class:`Output` that says more.
         journal: tiles that it holds are skipped, tiles that are done are recorded.
-        batch: tiles that go through the network together; the grouping depends on nothing else.
-        report: called after each group.
+        pace: batches and order; batches whose tiles all lie outside of the output's part are skipped.
+        report: called after each batch.
 
     Raises:
         GridError: where the scan's channels are not the network's.
         ScanError: where a window holds NaN or inf, or cannot be read.
     """
     check_channels(scan, network)
-    job = _Job(scan, network, sink if isinstance(sink, Output) else Output(sink), grid_map(scan))
-    done = journal.done if journal is not None else frozenset()
-    groups = [g for g in _groups(tiling, batch) if not done.issuperset(g)]
-    progress = Progress(len(tiling), len(tiling) - sum(map(len, groups)))
+    pace = pace or Pace()
+    output = sink if isinstance(sink, Output) else Output(sink)
+    job = _Job(scan, network, tiling, output, Emitter(scan, output), journal, pace.amp)
     begun = time.perf_counter()
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, torch.inference_mode():
-        writes: deque[Future[None]] = deque()
-        for group, windows in _read_ahead(reader, job.read, (tiling[g.start : g.stop] for g in groups)):
-            before = time.perf_counter()
-            logits = job.compute(windows)
-            progress.forward_seconds += time.perf_counter() - before
-            writes.append(writer.submit(job.write, group, logits, journal))
-            while len(writes) > AHEAD:
-                writes.popleft().result()
-            progress.done += len(group)
-            progress.loop_seconds = time.perf_counter() - begun
+    tiles, done = job.extent(pace)
+    job.progress = Progress(tiles, done, done, wanted_voxels(scan, output))
+    with torch.inference_mode():
+        for batch in flow(job.left(pace), job.read, job.compute, job.write, pace.ahead):
+            job.progress.done += len(batch)
+            job.progress.loop_seconds = time.perf_counter() - begun
             if report is not None:
-                report(progress)
-        for write in writes:
-            write.result()
-    progress.loop_seconds = time.perf_counter() - begun
-    return progress
+                report(job.progress)
+    job.progress.loop_seconds = time.perf_counter() - begun
+    return job.progress
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Job:
-    """One segmentation's fixed parts."""
+    """One segmentation's parts, and the three stages of a batch."""
 
     scan: Scan
     network: Network
+    tiling: Tiling
     output: Output
-    grid: GridMap
+    emit: Emitter
+    journal: Journal | None
+    amp: bool
+    progress: Progress = field(default_factory=lambda: Progress(0))
 
     @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def read(self, group: Sequence[Tile]) -> Tensor:
-        """(N, C, \\*window) in the network's precision and layout."""
-        windows = np.stack([read_mirrored(self.scan, tile.read) for tile in group])
-        if not np.isfinite(windows).all():
-            self._refuse(group)
-        dtype = next(self.network.parameters()).dtype
-        x = torch.from_numpy(windows).to(dtype)
-        return x.contiguous(memory_format=CHANNELS_LAST[self.network.dims])
+    def wanted(self, pace: Pace) -> Iterator[list[int]]:
+        """The batches that have a tile within the output's part."""
+        batches = pace.batches(self.tiling)
+        for number in range(len(batches)) if pace.span is None else pace.span:
+            batch = batches[number]
+            if self.output.part is None or any(self.emit.owned(self.tiling[i].write).voxels for i in batch):
+                yield batch
 
-    def _refuse(self, group: Sequence[Tile]) -> None:
+    def left(self, pace: Pace) -> Iterator[list[Tile]]:
+        """Those that are not done."""
+        done = frozenset() if self.journal is None else self.journal.done
+        for batch in self.wanted(pace):
+            if not done.issuperset(batch):
+                yield [self.tiling[i] for i in batch]
+
+    def extent(self, pace: Pace) -> tuple[int, int]:
+        """How many tiles there are, and how many of them are done."""
+        done = frozenset() if self.journal is None else self.journal.done
+        sizes = [(len(batch), done.issuperset(batch)) for batch in self.wanted(pace)]
+        return sum(n for n, _ in sizes), sum(n for n, is_done in sizes if is_done)
+
+    def read(self, batch: Sequence[Tile]) -> Tensor:
+        """(N, C, \\*window) in the network's precision and layout, ready to go to its device."""
+        begun = time.perf_counter()
+        windows = np.stack([read_mirrored(self.scan, tile.read) for tile in batch])
+        if not np.isfinite(windows).all():
+            self._refuse(batch)
+        x = as_input(windows, self.network, self.device)
+        self.progress.read.add(time.perf_counter() - begun, windows.nbytes)
+        return x
+
+    def _refuse(self, batch: Sequence[Tile]) -> None:
         """Names the voxel that is not finite; a mirrored window holds it too."""
-        for tile in group:
+        for tile in batch:
             box = tile.read.clip(self.scan.shape)
             check_finite(self.scan, box, self.scan.read(box))
-        raise ScanError(f"{self.scan.name} has NaN or inf near {group[0].write}: replace these voxels")
+        raise ScanError(f"{self.scan.name} has NaN or inf near {batch[0].write}: replace these voxels")
 
-    def compute(self, windows: Tensor) -> Tensor:
-        """(N, C, \\*window) → (N, K, \\*core), when the device is done."""
-        logits = self.network.core(windows.to(self.device))
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return logits
+    def compute(self, batch: Sequence[Tile], windows: Tensor) -> tuple[list[Decided] | Tensor, Clock]:
+        """(N, C, \\*window) → (N, K, \\*core) on the CPU; on a GPU what is decided of it, on its way to the host."""
+        with Clock(self.device) as clock, torch.autocast(self.device.type, enabled=self.amp):
+            logits = self.network.core(windows.to(self.device, non_blocking=True))
+        if self.device.type != "cuda":
+            return logits, clock.mark()
+        decided = [self.emit.decide(t.write, core).to_host() for t, core in zip(batch, logits, strict=True)]
+        return decided, clock.mark()
 
-    def write(self, group: Sequence[Tile], logits: Tensor, journal: Journal | None) -> None:
+    def write(self, batch: Sequence[Tile], found: tuple[list[Decided] | Tensor, Clock]) -> None:
+        """Decides what is not decided, writes, records."""
+        values, clock = found
+        clock.wait()
+        self.progress.network.add(clock.seconds(), 0)
+        begun = time.perf_counter()
         with torch.inference_mode():
-            for tile, core in zip(group, logits, strict=True):
-                box, classes, shares = self._decided(tile, core)
-                if box.voxels:
-                    self.output.write(box, classes, shares)
-        if journal is not None:
+            written = 0
+            for tile, value in zip(batch, values, strict=True):
+                decided = value if isinstance(value, Decided) else self.emit.decide(tile.write, value)
+                written += self.emit.put(decided)
+        if self.journal is not None:
             self.output.flush()
-            journal.record(tile.index for tile in group)
+            self.journal.record(tile.index for tile in batch)
+        self.progress.write.add(time.perf_counter() - begun, written)
 
-    def _decided(self, tile: Tile, core: Tensor) -> tuple[Box, NDArray, NDArray | None]:
-        """The box of the file's own grid that a tile answers for, its classes and probabilities."""
-        decoder = self.output.decoder
-        wanted = self.output.probabilities is not None
-        if self.grid.identity:
-            kept = core[(slice(None), *tile.keep.slices)]
-            shares = decoder.probabilities(kept).float().cpu().numpy() if wanted else None
-            return tile.write, decoder.classes(kept).cpu().numpy(), shares
-        own = self.grid.owned(tile.write, self.scan.shape, own_scan(self.scan).shape)
-        view = decoder.probabilities(core).float().cpu().numpy()
-        shares = self.grid.back(view, tile.write.start, own, self.scan.shape)
-        classes = decoder.classes_of_probabilities(torch.from_numpy(shares)).numpy()
-        return own, classes, shares if wanted else None
+
+def as_input(windows: NDArray, network: Network, device: torch.device) -> Tensor:
+    """(N, C, \\*window) as the network takes it: its precision and layout, in pinned memory where a GPU fetches it."""
+    x = torch.from_numpy(windows).to(next(network.parameters()).dtype)
+    x = x.contiguous(memory_format=CHANNELS_LAST[network.dims])
+    return x.pin_memory() if device.type == "cuda" else x
 
 
 def check_channels(scan: Scan, network: Network) -> None:
@@ -219,21 +224,3 @@ def check_channels(scan: Scan, network: Network) -> None:
             f"{scan.name} has {scan.channels} channels and {len(scan.shape)} axes {scan.shape}; "
             f"the model takes {network.in_channels} channels and {network.dims} axes"
         )
-
-
-def _groups(tiling: Tiling, batch: int) -> list[range]:
-    return [range(i, min(i + batch, len(tiling))) for i in range(0, len(tiling), batch)]
-
-
-def _read_ahead(
-    reader: ThreadPoolExecutor, read: Callable[[Sequence[Tile]], Tensor], groups: Iterable[list[Tile]]
-) -> Iterator[tuple[list[Tile], Tensor]]:
-    """Each group with its windows, the next ones being read meanwhile."""
-    waiting: deque[tuple[list[Tile], Future[Tensor]]] = deque()
-    for group in groups:
-        waiting.append((group, reader.submit(read, group)))
-        if len(waiting) > AHEAD:
-            first, windows = waiting.popleft()
-            yield first, windows.result()
-    for first, windows in waiting:
-        yield first, windows.result()

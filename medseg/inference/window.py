@@ -42,9 +42,15 @@ def choose_tiling(view: Scan, network: Network, window: Sequence[int] | None = N
     return Tiling(view.shape, cheapest_core(view.shape, footprint, spare), footprint, spare)
 
 
-def cheapest_core(extent: Sequence[int], footprint: Footprint, spare: int = 0) -> tuple[int, ...]:
-    """The core that computes the fewest voxels in all, axis by axis, among windows up to :data:`WIDEST`."""
-    return tuple(_cheapest(n, axis, footprint, spare, WIDEST[len(extent)]) for axis, n in enumerate(extent))
+def cheapest_core(
+    extent: Sequence[int], footprint: Footprint, spare: int = 0, widest: int | None = None
+) -> tuple[int, ...]:
+    """The core that computes the fewest voxels in all, axis by axis, among windows up to ``widest`` (:data:`WIDEST`).
+
+    Where even a window of one step is wider, that one.
+    """
+    most = WIDEST[len(extent)] if widest is None else widest
+    return tuple(_cheapest(n, axis, footprint, spare, most) for axis, n in enumerate(extent))
 
 
 def _cheapest(extent: int, axis: int, footprint: Footprint, spare: int, widest: int) -> int:

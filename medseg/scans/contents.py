@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from medseg.errors import ScanError
@@ -32,8 +33,13 @@ EXPECTED = {
     ".bmp": "BMP",
     **dict.fromkeys((".tif", ".tiff", ".ome.tif", ".ome.tiff", ".svs", ".ndpi"), "TIFF"),
     **dict.fromkeys((".nii", ".hdr"), "NIfTI"),
+    **dict.fromkeys((".mha", ".mhd"), "MetaImage"),
+    **dict.fromkeys((".nrrd", ".nhdr"), "NRRD"),
 }
 """What a suffix promises; .img has no signature of its own."""
+
+META_FIELDS = re.compile(rb"^[ \t]*(ObjectType|NDims|DimSize|ElementDataFile)[ \t]*[=:]", re.MULTILINE)
+"""MetaImage has no signature: its header is such lines."""
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
@@ -60,6 +66,8 @@ def kind_of(head: bytes) -> str | None:
         return "NIfTI"
     if head[128:132] == b"DICM":
         return "DICOM"
+    if META_FIELDS.search(head):
+        return "MetaImage"
     return "text" if head and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head) else None
 
 

@@ -20,6 +20,10 @@ READERS = {
     ".jpeg": "picture",
     ".gif": "picture",
     ".bmp": "picture",
+    ".mha": "itk",
+    ".mhd": "itk",
+    ".nrrd": "itk",
+    ".nhdr": "itk",
     ".zarr": "zarr",
     ".ome.zarr": "zarr",
 }
@@ -33,8 +37,8 @@ WRITERS = {
     ".ome.tif": "tiff_sink",
     ".ome.tiff": "tiff_sink",
     ".png": "png",
-    ".zarr": "zarr",
-    ".ome.zarr": "zarr",
+    ".zarr": "zarr_sink",
+    ".ome.zarr": "zarr_sink",
 }
 """The module of this package that writes each suffix."""
 

@@ -25,7 +25,7 @@ from medseg.scans.gz import LEAST_BLOCK_BYTES, GzipBytes
 from medseg.scans.header import FileScan, Header, as_scan_error
 from medseg.scans.protocol import Scan
 from medseg.scans.raw import BLOCK_BYTES, Pread, RawArray, pread_file
-from medseg.scans.scratch import Encode, Scratch, ScratchSink
+from medseg.scans.scratch import HEAD_BYTES, Encode, Scratch, ScratchSink, deflated_bytes
 from medseg.scans.sink import Request
 from medseg.scans.units import MILLIMETRES
 
@@ -191,11 +191,22 @@ def _silent() -> Iterator[None]:
 
 def create(request: Request) -> ScratchSink:
     """A sink for .nii or .nii.gz: the header of ``like`` where that is a NIfTI, without its texts."""
+    request = request.without_half
     head = _head(request)
     lead = 0 if request.channels is None else 1
     order = [*range(lead), *range(len(request.array_shape) - 1, lead - 1, -1)]
-    encode: Encode | None = _gzip if request.path.name.lower().endswith(".gz") else None
+    encode: Encode | None = _gzip if _is_gzip(request.path) else None
     return ScratchSink(request, head, request.dtype.newbyteorder("<"), order, encode)
+
+
+def peak_bytes(request: Request) -> int:
+    """The partial file's bytes, which is the final one or, with a gzip stream of it, the scratch file."""
+    nbytes = request.without_half.nbytes + HEAD_BYTES
+    return nbytes + deflated_bytes(nbytes) if _is_gzip(request.path) else nbytes
+
+
+def _is_gzip(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
 
 
 def _head(request: Request) -> bytes:
@@ -212,7 +223,7 @@ def _head(request: Request) -> bytes:
         raise OutputError(f"{request.path}: NIfTI has no type {request.dtype}") from error
     raw.set_data_shape(_stored_shape(request))
     _set_geometry(raw, like, source)
-    raw["scl_slope"], raw["scl_inter"] = 1, 0
+    raw["scl_slope"], raw["scl_inter"] = 1 / 255 if request.counts_255 else 1, 0
     _add_note(raw, request)
     stream = io.BytesIO()
     raw.write_to(stream)

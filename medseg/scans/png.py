@@ -14,8 +14,11 @@ from medseg.geometry import Box
 from medseg.scans import note as notes
 from medseg.scans.header import Header
 from medseg.scans.raw import BLOCK_BYTES
-from medseg.scans.scratch import Scratch, ScratchSink
+from medseg.scans.scratch import HEAD_BYTES, Scratch, ScratchSink, deflated_bytes
 from medseg.scans.sink import Request
+
+CHUNK_BYTES = 12
+"""A chunk's length, kind and checksum."""
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -40,6 +43,13 @@ def create(request: Request) -> ScratchSink:
                 file.write(chunk)
 
     return ScratchSink(request, head, request.dtype.newbyteorder(">"), (0, 1), encode)
+
+
+def peak_bytes(request: Request) -> int:
+    """The scratch file's bytes and the most that the picture takes."""
+    rows = request.nbytes + request.shape[0]
+    blocks = rows // BLOCK_BYTES + 2
+    return request.nbytes + deflated_bytes(rows) + blocks * CHUNK_BYTES + 2 * HEAD_BYTES
 
 
 def _chunks(scratch: Scratch, note: bytes) -> Iterator[bytes]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
-from medseg.errors import GridError
+from medseg.errors import GridError, MedsegError
+from medseg.files import digest_of, fingerprint, read_json, write_json
+from medseg.scans.cache_folder import cache_folder
 from medseg.scans.protocol import Scan
 from medseg.scans.statistics import dataset_statistics, fixed_range, zscore
 from medseg.scans.views import Normalized, Oriented, Resampled, Rescale
@@ -94,3 +97,27 @@ class Preprocessing(BaseModel):
         seen = self.grid(scan)
         rescale = self.normalize.rescale_of(seen)
         return seen if rescale is None else Normalized(seen, rescale)
+
+    def remembered_view(self, scan: Scan, path: Path) -> Scan:
+        """As :meth:`view`, of a file whose statistics are measured once and kept in the cache folder.
+
+        They belong to the file as it is: another size or time of it, and they are measured again.
+        """
+        if self.normalize.kind != "zscore":
+            return self.view(scan)
+        seen = self.grid(scan)
+        key = digest_of([fingerprint(path), self.orientation, self.spacing_mm])
+        kept = statistics_folder() / f"{key}.json"
+        try:
+            return Normalized(seen, Rescale.from_dict(read_json(kept, "a scan's statistics")))
+        except MedsegError:
+            rescale = zscore(seen)
+        write_json(kept, rescale.to_dict())
+        return Normalized(seen, rescale)
+
+
+def statistics_folder() -> Path:
+    """Where scans' statistics are kept."""
+    folder = cache_folder() / "statistics"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -19,6 +20,9 @@ from medseg.errors import OutputError, ScanError
 from medseg.scans.formats import READERS, SUFFIXES, WRITERS, stem_of, suffix_of
 from medseg.scans.protocol import MaskSink, Scan, spacing_of
 
+if TYPE_CHECKING:
+    from medseg.scans.sink import Request
+
 __all__ = [
     "READERS",
     "SUFFIXES",
@@ -26,6 +30,7 @@ __all__ = [
     "MaskSink",
     "Scan",
     "create_mask",
+    "mask_bytes",
     "open_scan",
     "spacing_of",
     "stem_of",
@@ -66,6 +71,8 @@ def create_mask(
     chunks: Sequence[int] | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    join: bool = False,
+    unit_interval: bool = False,
 ) -> MaskSink:
     """A sink for a mask on the grid of ``like``; the path's suffix tells the format, no path keeps it in memory.
 
@@ -79,31 +86,69 @@ def create_mask(
         chunks: one length an axis: how a Zarr is stored. Other formats take any box.
         resume: go on with a partial mask of the same layout, if there is one.
         overwrite: replace a file of that name, once the mask is complete.
+        join: write boxes of the partial mask of the same layout that another process of the same job has created.
+            Nothing is created, tidied or removed, and closing leaves the mask to that process. Processes that write
+            disjoint boxes never harm each other's.
+        unit_interval: what is written are shares from 0 to 1. As uint8 they are stored as 255 times the share,
+            rounded, which NIfTI says of itself (every program reads 0 to 1) and other formats don't; as float16,
+            NIfTI and OME-TIFF, which have no such type, store float32.
 
     Raises:
-        OutputError: where the name is taken, its format can't be written or can't hold such a mask, or the disk
-            refuses.
+        OutputError: where the name is taken, its format can't be written or can't hold such a mask, the disk refuses,
+            or there is no mask to join.
     """
-    from medseg.scans.sink import Request, as_output_error
+    from medseg.scans.memory import MemorySink
+    from medseg.scans.sink import as_output_error
 
     final = Path("mask" if path is None else path)
-    wanted = tuple(int(n) for n in chunks) if chunks is not None else None
-    request = Request(final, like, _mask_dtype(final, dtype), channels, wanted, resume)
-    if wanted is not None and (len(wanted) != len(like.shape) or min(wanted) < 1):
-        raise OutputError(
-            f"{final}: chunks {wanted} must be one length of 1 or more for each of {len(like.shape)} axes"
-        )
-    if channels is not None and channels < 1:
-        raise OutputError(f"{final}: a mask needs at least one channel, not {channels}")
+    request = replace(
+        _request(final, like, dtype, channels, chunks), resume=resume, join=join, unit_interval=unit_interval
+    )
+    if unit_interval and request.dtype.kind != "f" and request.dtype != np.uint8:
+        raise OutputError(f"{final}: shares from 0 to 1 are stored as uint8, float16 or float32, not {request.dtype}")
     if path is None:
-        from medseg.scans.memory import MemorySink
-
+        if join:
+            raise OutputError("a mask in memory cannot be joined by another process; give it a path")
         return MemorySink(request)
     module = _writer(final)
-    _check_free(final, like, overwrite)
-    with as_output_error(final):
-        final.parent.mkdir(parents=True, exist_ok=True)
-    return _backend(module).create(request)
+    if not join:
+        _check_free(final, like, overwrite)
+        with as_output_error(final):
+            final.parent.mkdir(parents=True, exist_ok=True)
+    sink: MaskSink = _backend(module).create(request)
+    return sink
+
+
+def mask_bytes(
+    path: str | Path | None,
+    like: Scan,
+    dtype: DTypeLike = np.uint8,
+    channels: int | None = None,
+    chunks: Sequence[int] | None = None,
+) -> int:
+    """The most bytes of disk that writing such a mask takes at any moment: what is partial and what is final, together.
+
+    It holds for voxels that do not compress at all; labels end far below it. Nothing is created.
+
+    Raises:
+        OutputError: as :func:`create_mask`, where the format can't be written.
+    """
+    if path is None:
+        return 0
+    final = Path(path)
+    most: int = _backend(_writer(final)).peak_bytes(_request(final, like, dtype, channels, chunks))
+    return most
+
+
+def _request(path: Path, like: Scan, dtype: DTypeLike, channels: int | None, chunks: Sequence[int] | None) -> Request:
+    from medseg.scans.sink import Request
+
+    wanted = tuple(int(n) for n in chunks) if chunks is not None else None
+    if wanted is not None and (len(wanted) != len(like.shape) or min(wanted) < 1):
+        raise OutputError(f"{path}: chunks {wanted} must be one length of 1 or more for each of {len(like.shape)} axes")
+    if channels is not None and channels < 1:
+        raise OutputError(f"{path}: a mask needs at least one channel, not {channels}")
+    return Request(path, like, _mask_dtype(path, dtype), channels, wanted)
 
 
 def _backend(module: str) -> Any:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from medseg.geometry import Box
 from medseg.scans.raw import RawArray, pread_all, pwrite_all
-from medseg.scans.sink import Request, as_output_error, fitted, publish, remove, sync
+from medseg.scans.sink import Request, as_output_error, fitted, not_there, publish, remove, sync
 
 
 class Scratch:
@@ -37,6 +37,14 @@ class Scratch:
 
 
 Encode = Callable[[Scratch, Path], None]
+
+HEAD_BYTES = 8192
+"""What a file of any format takes at most beyond its voxels, their compression and the tables of their places."""
+
+
+def deflated_bytes(nbytes: int) -> int:
+    """The most that zlib makes of so many bytes: a little more than they are."""
+    return nbytes + nbytes // 1000 + 64
 
 
 class ScratchSink:
@@ -67,7 +75,7 @@ class ScratchSink:
         self.layout = RawArray(shape, dtype, len(head))
         self._encode = encode
         with as_output_error(request.path):
-            self._fd, self.resumed = _open_partial(request.partial, head, self.layout, request.resume)
+            self._fd, self.resumed = _open_partial(request, head, self.layout)
         self._finalizer = weakref.finalize(self, os.close, self._fd)
 
     @property
@@ -90,30 +98,41 @@ class ScratchSink:
         """Every write has reached the operating system already, and so outlives this process."""
 
     def close(self) -> None:
-        """Encodes the mask and gives it its final name."""
+        """Encodes the mask and gives it its final name; a mask that was joined is left to its creator."""
         if not self._finalizer.alive:
             return
-        request = self.request
-        with as_output_error(request.path):
-            if self._encode is None:
-                os.fsync(self._fd)
-                publish(request.partial, request.path)
-            else:
-                finished = request.path.with_name(f".{request.path.name}.closing")
-                self._encode(Scratch(self._fd, self.layout), finished)
-                sync(finished)
-                publish(finished, request.path)
-                remove(request.partial)
+        if not self.request.join:
+            with as_output_error(self.request.path):
+                self._complete()
         self._finalizer()
 
+    def _complete(self) -> None:
+        request = self.request
+        if self._encode is None:
+            os.fsync(self._fd)
+            publish(request.partial, request.path)
+            return
+        finished = request.path.with_name(f".{request.path.name}.closing")
+        try:
+            self._encode(Scratch(self._fd, self.layout), finished)
+            sync(finished)
+        except BaseException:
+            remove(finished)
+            raise
+        publish(finished, request.path)
+        remove(request.partial)
 
-def _open_partial(path: Path, head: bytes, layout: RawArray, resume: bool) -> tuple[int, bool]:
+
+def _open_partial(request: Request, head: bytes, layout: RawArray) -> tuple[int, bool]:
     """A file of the layout that begins with ``head``: the one that is there (True), if it may be, or all zeros."""
-    if resume and path.is_file() and path.stat().st_size == layout.end:
+    path = request.partial
+    if (request.resume or request.join) and path.is_file() and path.stat().st_size == layout.end:
         fd = os.open(path, os.O_RDWR)
         if pread_all(fd, len(head), 0) == head:
             return fd, True
         os.close(fd)
+    if request.join:
+        raise not_there(request)
     remove(path)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,8 @@ class Request:
         channels: None for one label a voxel, else the number of channels, in front.
         chunks: the boxes that the caller will write, where the format can store them so.
         resume: whether to go on with what an interrupted sink of the same layout left.
+        join: whether to write boxes of a mask that another process of the job has created and will complete.
+        unit_interval: whether the values are shares from 0 to 1; uint8 then stores 255 of them.
     """
 
     path: Path
@@ -39,6 +43,8 @@ class Request:
     channels: int | None = None
     chunks: tuple[int, ...] | None = None
     resume: bool = False
+    join: bool = False
+    unit_interval: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,9 +61,24 @@ class Request:
         """Where the mask is while it is being written."""
         return partial_of(self.path)
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all its voxels, uncompressed."""
+        return math.prod(self.array_shape) * self.dtype.itemsize
+
+    @property
+    def counts_255(self) -> bool:
+        """Whether what is stored is 255 times the share."""
+        return self.unit_interval and self.dtype == np.uint8
+
+    @property
+    def without_half(self) -> Request:
+        """The request, as float32 where it is float16: for formats that have no such type."""
+        return replace(self, dtype=np.dtype(np.float32)) if self.dtype == np.float16 else self
+
 
 def fitted(request: Request, box: Box, labels: NDArray) -> NDArray:
-    """The labels in the mask's dtype.
+    """The labels in the mask's dtype; shares from 0 to 1 as 0 to 255 where they are asked for in a byte.
 
     Raises:
         GridError: where the box overhangs the mask, or the labels have another shape than the box.
@@ -69,6 +90,8 @@ def fitted(request: Request, box: Box, labels: NDArray) -> NDArray:
         raise GridError(f"{request.path}: the box {box} overhangs the mask {request.shape}")
     if labels.shape != (*channels, *box.shape):
         raise GridError(f"{request.path}: {labels.shape} labels do not fill the box {box}")
+    if request.counts_255:
+        labels = np.rint(np.multiply(labels, 255, dtype=np.float32))
     if labels.dtype == request.dtype:
         return labels
     with np.errstate(invalid="ignore", over="ignore"):
@@ -94,6 +117,25 @@ def as_output_error(path: Path) -> Iterator[None]:
         else:
             hint = ""
         raise OutputError(f"{path}: cannot be written ({reason(error)}){hint}") from error
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a file, which stays as it is, against every other thread and process that does the same."""
+    fd = os.open(path, os.O_RDWR)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def not_there(request: Request) -> OutputError:
+    """What is said of a mask that cannot be joined."""
+    return OutputError(
+        f"{request.path}: there is no unfinished mask of this grid, dtype and layout to join; "
+        "the process that creates it must start first, with the same options"
+    )
 
 
 def publish(finished: Path, final: Path) -> None:
@@ -124,3 +166,14 @@ def sync(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def free_bytes(path: Path) -> int:
+    """What a user may still write on the disk where a file or folder will lie.
+
+    Raises:
+        OutputError: where none of its parents exists.
+    """
+    with as_output_error(path):
+        disk = os.statvfs(next(p for p in [path, *path.absolute().parents] if p.exists()))
+    return disk.f_bavail * disk.f_frsize

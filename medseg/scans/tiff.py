@@ -4,6 +4,9 @@ What is read is the file's first series at full resolution. Its axes are (Y, X) 
 the metadata says that they are channels; samples (RGB) are channels. Values are as stored: 1 bit is 0 and 1, a colour
 table (ImageJ's look-up tables are such) is not applied, «white is zero» is not inverted.
 
+A strip or tile is decoded whole, once as long as it is kept. So what is held depends on their sides, and a page that is
+one compressed strip is held whole, whatever is read of it: store large pages in tiles.
+
 Spacing is what ImageJ, OME or Aperio metadata state. The plain resolution tags count only where they are finer than
 0.02 mm, which no screen's, printer's or camera's 72 to 1200 dots per inch are; else the unit is «pixel».
 """
@@ -45,12 +48,12 @@ VALUES = {1: "B", 2: "B", 3: "H", 4: "I", 5: "2I", 16: "Q"}
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Page:
-    """Where one page's strips or tiles lie."""
+    """Where one page's strips or tiles lie: one number each, as arrays, since a slide may have millions of them."""
 
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     tables: bytes | None = None
 
 
@@ -116,7 +119,7 @@ class Segments:
         return PIECES.get((self._key, page, index), lambda: self._decoded(self._pages[page], index))
 
     def _decoded(self, page: Page, index: int) -> NDArray:
-        offset, size = page.offsets[index], page.sizes[index]
+        offset, size = int(page.offsets[index]), int(page.sizes[index])
         data = bytes(self._pread(size, offset)) if size else None
         if data is not None and len(data) != size:
             raise ScanError(f"the file ends before byte {offset + size}")
@@ -222,7 +225,7 @@ def _source(file: Any, series: Any, path: Path, name: str, letters: str, shape: 
         _check_size(name, layout.end, size)
         return Contiguous(layout, pread)
     pages = [_page(page, name) for page in series._pages]
-    _check_size(name, max(o + n for page in pages for o, n in zip(page.offsets, page.sizes, strict=True)), size)
+    _check_size(name, max(int((page.offsets + page.sizes).max()) for page in pages), size)
     keyframe = series.keyframe
     inner = _page_axes(letters, shape, math.prod(keyframe.shaped))
     lead = shape[: len(shape) - inner]
@@ -242,8 +245,8 @@ def _page_axes(letters: str, shape: tuple[int, ...], values: int) -> int:
 def _page(page: Any, name: str) -> Page:
     if page is None:
         raise ScanError(f"{name}: some of its pages are missing: is it one file of several, or cut short?")
-    tables = page.jpegtables
-    return Page(tuple(map(int, page.dataoffsets)), tuple(map(int, page.databytecounts)), tables)
+    offsets, sizes = (np.array(numbers, np.int64) for numbers in (page.dataoffsets, page.databytecounts))
+    return Page(offsets, sizes, page.jpegtables)
 
 
 def _check_size(name: str, expected: int, actual: int) -> None:

@@ -3,6 +3,7 @@
     Oriented    axes permuted and flipped, by index arithmetic       monai.transforms.Orientation
     Resampled   another spacing, axis by axis                        monai.transforms.Spacing
     Normalized  clipped, shifted and scaled, channel by channel      NormalizeIntensity, ScaleIntensityRange
+    Cropped     a box of it, where it lies                           SpatialCrop
 
 MONAI's transforms do the same to whole arrays in memory, and each view equals the one beside it on every box.
 
@@ -218,6 +219,29 @@ class Normalized(ScanView):
         voxels = self.source.read(box)
         check_finite(self.source, box, voxels)
         return self.rescale(voxels)
+
+
+class Cropped(ScanView):
+    """A box of a scan as a scan of its own, at its place in the world.
+
+    Args:
+        source: the scan.
+        box: of its voxels, at least one.
+
+    Raises:
+        GridError: where the box is empty or overhangs the scan.
+    """
+
+    def __init__(self, source: Scan, box: Box) -> None:
+        if box.ndim != len(source.shape) or not box.voxels or not box.within(source.shape):
+            raise GridError(f"{source.name} has the shape {source.shape}; the box {box} is no part of it")
+        self.box = box
+        axes = len(source.shape)
+        grid = GridMap(tuple(range(axes)), (1.0,) * axes, tuple(-float(a) for a in box.start))
+        super().__init__(source, grid, box.shape, source.dtype)
+
+    def _read(self, box: Box) -> NDArray:
+        return self.source.read(box.shift(self.box.start))
 
 
 def check_finite(scan: Scan, box: Box, voxels: NDArray) -> None:

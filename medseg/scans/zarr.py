@@ -3,26 +3,25 @@
 The spacing and origin are the coordinate transformations', of the level and then of the whole image; axes keep the
 array's order; the channel axis goes in front and a time axis of length 1 is dropped. A plain array of two or three axes
 is one channel with the identity affine. Chunks are decoded by codecs from an explicit list: a codec such as pickle
-would run what the file says.
+would run what the file says. A chunk (of a sharded array: an inner chunk) is decoded once as long as it is kept.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import OutputError, ScanError
+from medseg.errors import ScanError
 from medseg.geometry import Box
 from medseg.scans import note as notes
+from medseg.scans.cache import PIECES
 from medseg.scans.header import FileScan, Header, as_scan_error, diagonal
-from medseg.scans.protocol import Scan, spacing_of
-from medseg.scans.sink import Request, as_output_error, fitted, publish, remove, sync
-from medseg.scans.units import LONG_NAMES, MILLIMETRES, short_unit
+from medseg.scans.units import MILLIMETRES, short_unit
 
 CODECS = {
     *("bytes", "endian", "transpose", "sharding_indexed", "crc32c", "crc32", "adler32", "fletcher32"),
@@ -31,10 +30,37 @@ CODECS = {
 }
 """Codecs that only compute."""
 
-CHUNK = {2: 512, 3: 64}
-"""The default chunk's sides."""
 
-LEVEL = "0"
+class Chunked:
+    """A Zarr array that is read chunk by chunk through the pieces that are kept."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._chunks = tuple(map(int, array.chunks))
+        self._key = object()
+
+    def read(self, box: Box, out: NDArray) -> None:
+        """Fills ``out`` (box.shape) with the values of a box within the array, in ``out``'s type."""
+        touched = [range(a // n, -(-b // n)) for a, b, n in zip(box.start, box.stop, self._chunks, strict=True)]
+        for index in product(*touched):
+            piece = PIECES.get((self._key, index), lambda i=index: self._decoded(i))  # type: ignore[misc]
+            offset = tuple(i * n - a for i, n, a in zip(index, self._chunks, box.start, strict=True))
+            target = Box.of(piece.shape).shift(offset).clip(box.shape)
+            out[target.slices] = piece[target.shift(tuple(-n for n in offset)).slices]
+
+    def _decoded(self, index: tuple[int, ...]) -> NDArray:
+        sides = zip(index, self._chunks, self._array.shape, strict=True)
+        slices = tuple(slice(i * n, min((i + 1) * n, extent)) for i, n, extent in sides)
+        return _thinned(np.asarray(self._array[slices]))
+
+
+def _thinned(piece: NDArray) -> NDArray:
+    """The piece itself, or one value repeated without memory where all bits are the same, as in a missing chunk."""
+    bits = piece.view(f"u{piece.itemsize}")
+    first = bits[(0,) * bits.ndim]
+    if first != bits[(-1,) * bits.ndim] or not (bits == first).all():
+        return piece
+    return np.broadcast_to(piece[(slice(0, 1),) * piece.ndim].copy(), piece.shape)
 
 
 class ZarrScan(FileScan):
@@ -42,17 +68,23 @@ class ZarrScan(FileScan):
 
     def __init__(self, header: Header, array: Any, roles: str) -> None:
         super().__init__(header)
-        self._array = array
+        self._chunked = Chunked(array)
         self._roles = roles
 
     def _read(self, box: Box) -> NDArray:
-        spatial = iter(box.slices)
-        other: dict[str, Any] = {"C": slice(None), "T": 0}
-        index = tuple(other[r] if r in other else next(spatial) for r in self._roles)
-        voxels = np.asarray(self._array[index])
-        kept = self._roles.replace("T", "")
-        voxels = np.moveaxis(voxels, kept.index("C"), 0) if "C" in kept else voxels[None]
-        return np.ascontiguousarray(voxels, dtype=self.dtype)
+        sides = zip(box.start, box.stop, strict=True)
+        other = {"C": (0, self.channels), "T": (0, 1)}
+        stored = [other[role] if role in other else next(sides) for role in self._roles]
+        out = np.empty((self.channels, *box.shape), self.dtype)
+        self._chunked.read(Box(tuple(a for a, _ in stored), tuple(b for _, b in stored)), _as_stored(out, self._roles))
+        return out
+
+
+def _as_stored(out: NDArray, roles: str) -> NDArray:
+    """A view of (C, *spatial) with the axes of a stored array."""
+    kept = roles.replace("T", "")
+    view = np.moveaxis(out, 0, kept.index("C")) if "C" in kept else out[0]
+    return np.expand_dims(view, roles.index("T")) if "T" in roles else view
 
 
 def open_file(path: Path, name: str) -> ZarrScan:
@@ -76,7 +108,7 @@ def open_file(path: Path, name: str) -> ZarrScan:
 
 def _plain(array: Any, name: str) -> ZarrScan:
     _check_array(array, name)
-    if array.ndim not in CHUNK:
+    if array.ndim not in (2, 3):
         raise ScanError(
             f"{name}: is a plain Zarr array of shape {array.shape}, whose axes nobody names; "
             "only two or three axes are taken for one channel: add OME metadata"
@@ -158,7 +190,7 @@ def _role(axis: dict[str, Any]) -> str:
 def _check_roles(roles: str, shape: Sequence[int], name: str) -> None:
     spatial = roles.replace("C", "").replace("T", "")
     wrong = len(roles) != len(shape) or len(set(roles)) != len(roles) or not set(spatial) <= set("XYZ")
-    if wrong or len(spatial) not in CHUNK:
+    if wrong or len(spatial) not in (2, 3):
         raise ScanError(f"{name}: its axes {roles} of shape {tuple(shape)} are no image of two or three spatial axes")
     if "T" in roles and shape[roles.index("T")] != 1:
         times = shape[roles.index("T")]
@@ -185,130 +217,3 @@ def _transformed(image: dict[str, Any], ndim: int, name: str) -> tuple[NDArray[n
 
 def _steps(level: dict[str, Any]) -> list[dict[str, Any]]:
     return list(level.get("coordinateTransformations") or [])
-
-
-# Writing
-
-
-class ZarrSink:
-    """A mask as OME-Zarr 0.5 with one level, and the exact grid as a note.
-
-    Chunks are written whole or not at all (each is renamed into place), so that they outlive a killed process.
-
-    Attributes:
-        resumed: whether it goes on with what an interrupted sink left.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        side = CHUNK[len(request.shape)]
-        self._chunks = request.chunks or tuple(min(side, n) for n in request.shape)
-        self._lock = threading.Lock()
-        self._open = True
-        with as_output_error(request.path):
-            found = self._resumed() if request.resume else None
-            self.resumed = found is not None
-            self._array = found if found is not None else self._created()
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """The array's spatial chunks."""
-        return self._chunks
-
-    def write(self, box: Box, labels: NDArray) -> None:
-        """Writes the labels of a box; chunks that it fills partly are read, changed and written again."""
-        labels = fitted(self.request, box, labels)
-        if box.voxels:
-            with as_output_error(self.request.path), self._lock:
-                self._array[(..., *box.slices)] = labels
-
-    def flush(self) -> None:
-        """Every write has reached the operating system already, and so outlives this process."""
-
-    def close(self) -> None:
-        """Gives the folder its final name."""
-        if not self._open:
-            return
-        with as_output_error(self.request.path):
-            _tidy(self.request.partial)
-            sync(self.request.partial)
-            publish(self.request.partial, self.request.path)
-        self._open = False
-
-    def _attributes(self) -> dict[str, Any]:
-        return {"ome": _metadata(self.request), notes.KEY: notes.note_of(self.request.like)}
-
-    def _all_chunks(self) -> tuple[int, ...]:
-        return self._chunks if self.request.channels is None else (1, *self._chunks)
-
-    def _resumed(self) -> Any:
-        """The array of an interrupted sink with this layout, or None."""
-        import zarr
-
-        try:
-            group = zarr.open_group(str(self.request.partial), mode="r+")
-            array = group[LEVEL]
-            same = dict(group.attrs) == self._attributes() and isinstance(array, zarr.Array)
-        except (OSError, KeyError, ValueError, TypeError):
-            return None
-        layout = (self.request.array_shape, self._all_chunks(), self.request.dtype)
-        if not same or (array.shape, array.chunks, array.dtype) != layout:
-            return None
-        _tidy(self.request.partial)
-        return array
-
-    def _created(self) -> Any:
-        import zarr
-        from zarr.codecs import ZstdCodec
-
-        remove(self.request.partial)
-        group = zarr.create_group(str(self.request.partial), zarr_format=3, attributes=self._attributes())
-        return group.create_array(
-            LEVEL,
-            shape=self.request.array_shape,
-            chunks=self._all_chunks(),
-            dtype=self.request.dtype,
-            fill_value=0,
-            compressors=ZstdCodec(level=3),
-            dimension_names=[axis["name"] for axis in _axis_entries(self.request)],
-        )
-
-
-def create(request: Request) -> ZarrSink:
-    """A sink for an OME-Zarr."""
-    if request.dtype.kind == "f" and request.dtype.itemsize > 8:
-        raise OutputError(f"{request.path}: Zarr has no type {request.dtype}; use float32")
-    return ZarrSink(request)
-
-
-def _tidy(folder: Path) -> None:
-    """Removes chunks that a killed process left half written."""
-    for left in folder.rglob("*.partial"):
-        left.unlink()
-
-
-def _axis_entries(request: Request) -> list[dict[str, str]]:
-    like = request.like
-    unit = {"unit": LONG_NAMES[like.unit]} if like.unit in LONG_NAMES else {}
-    spatial = [{"name": letter.lower(), "type": "space", **unit} for letter in like.axes]
-    return spatial if request.channels is None else [{"name": "c", "type": "channel"}, *spatial]
-
-
-def _metadata(request: Request) -> dict[str, Any]:
-    """The «ome» attribute. An origin is only stated where the axes are the world's: OME knows no rotation."""
-    like, axes = request.like, len(request.shape)
-    millimetres = MILLIMETRES[like.unit]
-    lead = 0 if request.channels is None else 1
-    scale = [1.0] * lead + [s / millimetres for s in spacing_of(like.affine, axes)]
-    steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-    if _is_diagonal(like):
-        origin = [0.0] * lead + [float(o) / millimetres for o in like.affine[:axes, 3]]
-        steps.append({"type": "translation", "translation": origin})
-    level = {"path": LEVEL, "coordinateTransformations": steps}
-    return {"version": "0.5", "multiscales": [{"axes": _axis_entries(request), "datasets": [level]}]}
-
-
-def _is_diagonal(like: Scan) -> bool:
-    affine = like.affine[:, [*range(len(like.shape)), 3]]
-    linear = affine[:3, :-1]
-    return bool(np.array_equal(linear, diagonal(spacing_of(like.affine, len(like.shape)))[:3, : len(like.shape)]))

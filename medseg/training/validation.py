@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from medseg.datasets.labels import Labels
 from medseg.evaluation.metrics import Counts
-from medseg.geometry import Box
+from medseg.geometry import Box, Tiling
+from medseg.inference.blend import Blending
 from medseg.inference.decode import Activation, Decoder
-from medseg.inference.segment import Output, prepare, segment
+from medseg.inference.emit import Output
+from medseg.inference.segment import prepare
+from medseg.inference.settings import InferenceSettings
+from medseg.inference.through import through
 from medseg.inference.window import choose_tiling
 from medseg.networks.network import Network
 from medseg.scans.preprocessing import Preprocessing
@@ -93,6 +97,7 @@ class Validator:
         labels: the data set's.
         preprocessing: the model's views, fitted.
         activation: of the model's channels.
+        inference: the way through a scan, resolved for the network.
         device: where the network runs.
         pictures: how many cases are pictured.
     """
@@ -101,6 +106,7 @@ class Validator:
     labels: Labels
     preprocessing: Preprocessing
     activation: Activation
+    inference: InferenceSettings
     device: torch.device
     pictures: int = 0
 
@@ -115,8 +121,13 @@ class Validator:
         plane = plane_of(case.label, self.labels) if pictured else None
         sink = ScoreSink(case, self.labels, self.activation, plane)
         output = Output(sink, Decoder(self.activation), None, sink.probabilities)
-        segment(view, network, choose_tiling(view, network), output)
+        through(view, network, self._way(view, network), output)
         return sink
+
+    def _way(self, view: Scan, network: Network) -> Tiling | Blending:
+        if self.inference.mode == "sliding-window":
+            return self.inference.blending
+        return choose_tiling(view, network, whole=self.inference.mode == "whole")
 
 
 class ScoreSink:

@@ -1,9 +1,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.inference.journal import Journal, Terms, fingerprint
+from medseg.files import fingerprint
+from medseg.inference.journal import Journal, Terms
 
-TERMS = Terms("d1", (384, 384), 2, 4)
+TERMS = Terms("d1", {"core": [384, 384], "batch": 2}, {"model": "m"})
 
 
 @given(st.lists(st.lists(st.integers(0, 10**6), max_size=5), max_size=8), st.integers(0, 200))
@@ -29,7 +30,7 @@ def test_other_terms_begin_anew(tmp_path):
     path = tmp_path / "j"
     with Journal(path, TERMS) as journal:
         journal.record([1, 2])
-    for other in (Terms("d2", (384, 384), 2, 4), Terms("d1", (368, 384), 2, 4), Terms("d1", (384, 384), 2, 1)):
+    for other in (Terms("d2", TERMS.plan, TERMS.parts), Terms("d1", {"core": [368, 384], "batch": 2}, TERMS.parts)):
         with Journal(path, other) as journal:
             assert not journal.done
         assert Journal.terms_of(path) == other

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 
 from medseg import Box, MedsegError, Tiling, build_network, create_mask, open_scan, segment
 from medseg.inference.decode import Decoder
+from medseg.inference.emit import Output
 from medseg.inference.journal import Journal, Terms
-from medseg.inference.segment import Output, prepare
+from medseg.inference.segment import Pace, prepare
 from medseg.inference.window import cheapest_core, choose_tiling
 from medseg.scans.gridmap import grid_map
 from medseg.scans.mirror import read_mirrored
@@ -37,15 +38,16 @@ def by_hand(scan, net, activation):
     shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
     core=st.integers(1, 40),
     batch=st.integers(1, 4),
+    beam=st.integers(1, 3),
     padding=st.sampled_from(["valid", "same"]),
     activation=st.sampled_from(["sigmoid", "softmax"]),
 )
-def test_the_loop_is_one_pass_over_the_whole(shape, core, batch, padding, activation):
+def test_the_loop_is_one_pass_over_the_whole(shape, core, batch, beam, padding, activation):
     scan, net = noise(*shape), network(padding=padding)
     mask, shares = create_mask(None, scan), create_mask(None, scan, dtype=np.float32, channels=2)
     output = Output(mask, Decoder(activation), None, shares)
     tiling = Tiling(shape, (core, core), net.footprint)
-    progress = segment(scan, net, tiling, output, batch=batch)
+    progress = segment(scan, net, tiling, output, pace=Pace(batch, beam=(beam,)))
     wanted = by_hand(scan, net, activation)
     assert np.abs(shares.array - wanted).max() < 1e-5
     sure = np.abs(wanted[0] - wanted[1]) > 1e-4
@@ -116,20 +118,20 @@ def test_interrupted_is_uninterrupted(tmp_path_factory, stops, batch):
     scan, net = noise(50, 44), network()
     tiling = Tiling(scan.shape, (16, 16), net.footprint)
     whole = create_mask(None, scan)
-    segment(scan, net, tiling, whole, batch=batch)
+    segment(scan, net, tiling, whole, pace=Pace(batch))
     mask = create_mask(None, scan)
     path = tmp_path_factory.mktemp("j") / "journal"
-    terms = Terms("d", tiling.core, batch, torch.get_num_threads())
+    terms = Terms("d", {"batch": batch})
     for writes in stops:
         with Journal(path, terms) as journal:
             if len(journal.done) == len(tiling):
                 break
             if writes < len(tiling) - len(journal.done):
                 with pytest.raises(InterruptedError):
-                    segment(scan, net, tiling, Breaking(mask, writes), journal, batch=batch)
+                    segment(scan, net, tiling, Breaking(mask, writes), journal, Pace(batch))
     with Journal(path, terms) as journal:
         before = len(journal.done)
-        progress = segment(scan, net, tiling, mask, journal, batch=batch)
+        progress = segment(scan, net, tiling, mask, journal, Pace(batch))
         assert progress.done == len(tiling)
         assert before % batch in (0, len(tiling) % batch)
     assert (mask.array == whole.array).all()
@@ -138,7 +140,7 @@ def test_interrupted_is_uninterrupted(tmp_path_factory, stops, batch):
 def test_nothing_is_read_that_is_done(tmp_path):
     scan, net = noise(40, 40), network()
     tiling = Tiling(scan.shape, (16, 16), net.footprint)
-    terms = Terms("d", tiling.core, 1, 1)
+    terms = Terms("d", {})
     with Journal(tmp_path / "j", terms) as journal:
         journal.record(range(len(tiling)))
     scan.read = None

@@ -9,6 +9,7 @@ from scan_laws import assert_reads, assert_threads_agree, boxes, numbers
 
 from medseg.errors import ScanError
 from medseg.geometry import Box
+from medseg.scans.cache import PIECES
 from medseg.scans.scan import open_scan
 
 KINDS = {
@@ -197,6 +198,35 @@ def test_a_file_is_not_led_to_others(tmp_path):
     tifffile.tiffcomment(tmp_path / "one.ome.tif", xml)
     (tmp_path / "two.ome.tif").unlink()
     assert open_scan(tmp_path / "one.ome.tif").shape[-2:] == (9, 9)
+
+
+def save_pyramid(path, levels, **options):
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        file.write(levels[0], subifds=len(levels) - 1, tile=(32, 32), **options)
+        for level in levels[1:]:
+            file.write(level, subfiletype=1, tile=(32, 32), **options)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "jpeg", "jpeg2000"])
+def test_of_a_pyramid_the_finest_level_is_read(tmp_path, compression):
+    finest = np.kron(numbers((13, 9, 3), "u1"), np.ones((16, 16, 1), np.uint8))
+    save_pyramid(
+        tmp_path / "a.tif", [finest, finest[::2, ::2], finest[::4, ::4]], compression=compression, photometric="rgb"
+    )
+    decoded = np.moveaxis(tifffile.imread(tmp_path / "a.tif", series=0, level=0), -1, 0)
+    assert decoded.shape == (3, 208, 144)
+    assert_reads(open_scan(tmp_path / "a.tif"), decoded, [Box((10, 20), (60, 61)), Box((190, 100), (208, 144))])
+
+
+@pytest.mark.parametrize("options", [{"tile": (16, 32)}, {"rowsperstrip": 11}], ids=str)
+def test_a_segment_is_decoded_once_however_windows_overlap(tmp_path, options):
+    whole = numbers((90, 70), "u2")
+    tifffile.imwrite(tmp_path / "a.tif", whole, compression="zlib", **options)
+    scan, before = open_scan(tmp_path / "a.tif"), PIECES.made
+    for top in range(2, 83, 3):
+        scan.read(Box((top, 0), (top + 10, 50)))
+        scan.read(Box((top, 20), (top + 10, 70)))
+    assert PIECES.made - before == (6 * 3 if "tile" in options else 9)
 
 
 @pytest.mark.parametrize(

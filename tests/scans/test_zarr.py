@@ -11,6 +11,7 @@ from scan_laws import assert_reads, assert_threads_agree, boxes, numbers
 
 from medseg.errors import ScanError
 from medseg.geometry import Box
+from medseg.scans.cache import LEAST_BYTES, PIECES
 from medseg.scans.scan import open_scan
 
 SCALE = [{"type": "scale", "scale": [1, 1, 2.0, 0.5, 0.25]}]
@@ -197,7 +198,53 @@ def test_common_codecs_of_zarr_2(tmp_path, codec):
     assert_reads(open_scan(tmp_path / "a.zarr"), array[None], [Box((3, 4), (9, 30))])
 
 
-def test_shards(tmp_path):
-    array = numbers((20, 30), "u2")
-    zarr.create_array(tmp_path / "a.zarr", data=array, chunks=(5, 5), shards=(10, 10))
-    assert_reads(open_scan(tmp_path / "a.zarr"), array[None], [Box((3, 4), (9, 30))])
+LAYOUTS = {
+    "zarr 2": {"zarr_format": 2, "chunks": (3, 8, 7)},
+    "zarr 2, Fortran": {"zarr_format": 2, "chunks": (3, 8, 7), "order": "F"},
+    "zarr 3": {"zarr_format": 3, "chunks": (3, 8, 7)},
+    "shards": {"zarr_format": 3, "chunks": (3, 4, 5), "shards": (6, 8, 20)},
+    "one chunk": {"zarr_format": 3, "chunks": (9, 20, 30)},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@given(
+    st.data(),
+    st.sampled_from(sorted(LAYOUTS)),
+    st.sampled_from(["?", "i1", ">u2", ">i4", "f2", ">f4", "f8"]),
+    st.sampled_from([None, 0, 1 << 30]),
+    st.booleans(),
+)
+def test_boxes_are_zarrs_own_slices(tmp_path_factory, data, layout, dtype, budget, holes):
+    path = tmp_path_factory.mktemp("zarr") / "a.zarr"
+    shape = (9, 20, 30)
+    array = zarr.create_array(path, shape=shape, dtype=dtype, fill_value=1, **LAYOUTS[layout])
+    whole = numbers(shape, "u1").astype(dtype)
+    part = data.draw(boxes(shape)) if holes else Box.of(shape)
+    array[part.slices] = whole[part.slices]
+    asked = data.draw(st.lists(boxes(shape), max_size=3))
+    scan = open_scan(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PIECES, "budget", PIECES.budget if budget is None else budget)
+        assert_reads(scan, np.asarray(array[:])[None].astype(scan.dtype), asked)
+
+
+@pytest.mark.parametrize("layout", ["zarr 2", "zarr 3", "shards"])
+def test_a_chunk_is_decoded_once_however_windows_overlap(tmp_path, layout):
+    whole = numbers((9, 20, 30), "u2")
+    zarr.create_array(tmp_path / "a.zarr", data=whole, **LAYOUTS[layout])
+    scan, before = open_scan(tmp_path / "a.zarr"), PIECES.made
+    for start in range(20):
+        scan.read(Box((0, start, 3), (9, start + 1, 29)))
+        scan.read(Box((2, max(0, start - 5), 0), (8, start + 1, 30)))
+    chunks = [-(-n // c) for n, c in zip(whole.shape, LAYOUTS[layout]["chunks"], strict=True)]
+    assert PIECES.made - before == np.prod(chunks)
+
+
+@pytest.mark.parametrize("fill", [7.0, np.nan])
+def test_missing_chunks_cost_next_to_nothing(tmp_path, fill):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(640, 640), chunks=(64, 64), dtype="f8", fill_value=fill)
+    array[0, 0] = 1
+    scan, before = open_scan(tmp_path / "a.zarr"), PIECES.nbytes
+    np.testing.assert_array_equal(scan.read(Box.of((640, 640)))[0], array[:])
+    assert PIECES.nbytes - before <= 64 * 64 * 8 + 100 * LEAST_BYTES

@@ -8,6 +8,7 @@ import torch
 
 from medseg import MedsegError, build_network, open_scan
 from medseg.datasets.labels import Labels
+from medseg.inference.settings import InferenceSettings
 from medseg.scans.preprocessing import Preprocessing
 from medseg.training.augment import build_augmentation
 from medseg.training.budget import Budget, learning_rate
@@ -43,9 +44,9 @@ def run(folder, steps=8, resume=False, seed=0, workers=0, kill_at=None, spec=SPE
     augmentation = build_augmentation([{"name": "flip"}, {"name": "gaussian_noise"}], 2)
     cases = [TrainingCase(str(i), *pair) for i, pair in enumerate(images)]
     samples = TileSamples(cases, LABELS, geometry, augmentation, seed)
-    validator = Validator(
-        [ValidationCase("v", *data(9))], LABELS, Preprocessing(), "sigmoid", torch.device("cpu"), pictures=1
-    )
+    apart, cpu = [ValidationCase("v", *data(9))], torch.device("cpu")
+    inference = InferenceSettings().resolved(network, list(geometry.window))
+    validator = Validator(apart, LABELS, Preprocessing(), "sigmoid", inference, cpu, pictures=1)
     heard, best = [], []
 
     def metrics(values, step):
