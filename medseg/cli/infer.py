@@ -231,9 +231,7 @@ def _budget(model: Model, memory: str | None, device_memory: str | None, workers
     from medseg.inference.budget import Budget, parse_size
 
     host, device = (None if text is None else parse_size(text) for text in (memory, device_memory))
-    whole = Budget.of_machine(model.device, host, device)
-    on_device = None if whole.device_bytes is None else whole.device_bytes // workers
-    return Budget(whole.host_bytes // workers, on_device)
+    return Budget.of_machine(model.device, host, device).shared(workers)
 
 
 def _amp(wanted: bool | None, model: Model, settings: InferenceSettings) -> bool:

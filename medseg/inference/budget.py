@@ -33,10 +33,10 @@ def parse_size(text: str) -> int:
 
 
 def format_size(bytes: int) -> str:
-    """As :func:`parse_size` reads it, rounded up: ``412.3MB``, ``1.3GB``."""
-    for power, unit in ((3, "GB"), (2, "MB"), (1, "kB")):
-        if bytes >= 1000**power:
-            return f"{math.ceil(bytes * 10 / 1000**power) / 10:g}{unit}"
+    """As :func:`parse_size` reads it, rounded up: ``412.3MiB``, ``1.3GiB``."""
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if bytes >= 1024**power:
+            return f"{math.ceil(bytes * 10 / 1024**power) / 10:g}{unit}"
     return f"{bytes}B"
 
 
@@ -47,10 +47,17 @@ class Budget:
     Attributes:
         host_bytes: resident memory of the process, what it holds already included.
         device_bytes: what PyTorch may allot on a GPU; None where the network runs on the host.
+        workers: processes that share what a user has given; the figures are one's share.
     """
 
     host_bytes: int
     device_bytes: int | None = None
+    workers: int = 1
+
+    def shared(self, workers: int) -> Budget:
+        """What each of so many processes may hold."""
+        on_device = None if self.device_bytes is None else self.device_bytes // workers
+        return Budget(self.host_bytes // workers, on_device, workers)
 
     @classmethod
     def of_machine(cls, device: torch.device, host_bytes: int | None = None, device_bytes: int | None = None) -> Budget:

@@ -31,7 +31,7 @@ from medseg.inference.emit import Output
 from medseg.inference.journal import Journal, Terms
 from medseg.inference.lock import held
 from medseg.inference.pipeline import Progress
-from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, spare_of
+from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, overhead, spare_of
 from medseg.inference.segment import Pace, Report, check_channels, prepare
 from medseg.inference.settings import InferenceSettings
 from medseg.inference.through import through
@@ -340,6 +340,9 @@ class Job:
                 say(f"{self.output}: was complete already")
                 tiles = Progress(plan.tiles, plan.tiles)
                 return self._result(plan, tiles, plan.tiles, time.perf_counter() - begun)
+            if any(f.padded for f in self.network.fields) and self.settings.mode == "tile-overlap":
+                work = overhead(plan.tiling(self.source.view, self.network))
+                say(f"{self.source.path}: the halo of this padded network costs {work:.1f} times the work of one pass")
             while True:
                 try:
                     progress, resumed = self._attempt(plan, report, say, loop or alone)

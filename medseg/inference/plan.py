@@ -364,10 +364,12 @@ class _Search(_Job):
         option, given, needed = "--memory", self.budget.host_bytes, needs.host
         if on_device is not None and needs.device > on_device:
             option, given, needed = "--device-memory", on_device, needs.device
-        window = " x ".join(map(str, least.window))
+        window, workers = " x ".join(map(str, least.window)), self.budget.workers
+        each = f" for each of {workers} workers" if workers > 1 else ""
+        enough = -(-needed * workers * 11 // (10 << 24)) << 24
         raise TileError(
-            f"{option} {format_size(given)} is too little: the least window, {window}, needs {format_size(needed)}; "
-            f"give at least {option} {format_size(-(-needed * 11 // 10**8) * 10**7)}"
+            f"{option} {format_size(given * workers)} is too little: the least window, {window}, needs "
+            f"{format_size(needed)}{each}; give at least {option} {format_size(enough)}"
         )
 
     def plan(self, tiling: Tiling, batch: int) -> Plan:
