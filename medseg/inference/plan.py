@@ -46,7 +46,9 @@ MOST_BATCH = 64
 PIECE = 64
 """Voxels by which the decoded pieces of a file stick out of a window along an axis, as far as is assumed."""
 LEAST_CACHE_BYTES = 16 << 20
-SINK_BYTES = 32 << 20
+HOLES = 1.25
+"""What arrays that come and go in several threads take of the heap, for each byte of theirs."""
+SINK_BYTES = 64 << 20
 """What encoding and writing one tile takes besides its arrays."""
 
 
@@ -338,7 +340,8 @@ class _Search(_Job):
         decided = batch * math.prod(answered) * (4 * self.network.out_channels if shares else 1)
         kept = decided if self.device.type == "cuda" else logits
         deciding = int(math.prod(answered) * self.deciding(shares))
-        host = self.held.host + self.reading(tiling.window, batch, waiting) + (waiting + 1) * kept + deciding
+        moving = self.reading(tiling.window, batch, waiting) + (waiting + 1) * kept + deciding
+        host = self.held.host + int(HOLES * moving)
         if self.device.type != "cuda":
             return _Needs(host + forward)
         windows = 2 * window_bytes(self.network, tiling.window, batch)
@@ -450,7 +453,7 @@ class _Slide(_Job):
         roi, channels = self.blending.roi, self.network.out_channels
         sums = self.windows.held_bytes(channels, batch, ahead)
         forward = self.forward.bytes(roi, batch)
-        host = self.held.host + LEAST_CACHE_BYTES + self.reading(roi, batch, ahead)
+        host = self.held.host + LEAST_CACHE_BYTES + int(HOLES * self.reading(roi, batch, ahead))
         if self.device.type != "cuda":
             return _Needs(host + sums + forward)
         moved = 2 * (window_bytes(self.network, roi, batch) + logits_bytes(self.network, roi, batch))
