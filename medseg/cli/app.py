@@ -1,7 +1,8 @@
 """The command line's frame: commands by name, and what an error looks like.
 
-Exit codes: 0 done; 2 the user's mistake, one line on stderr that begins ``error:``; 1 a defect; 130 Ctrl-C. Results
-go to stdout, progress to stderr. Nothing heavy is imported before a command that needs it runs.
+Exit codes: 0 done; 2 the user's mistake, one line on stderr that begins ``error:``; 3 some of several scans were
+skipped; 1 a defect; 130 Ctrl-C. Results go to stdout, progress to stderr. Nothing heavy is imported before a command
+that needs it runs.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ def infer(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write these too, into OUT/probabilities.")
     ] = False,
-    probability_type: Annotated[str, typer.Option(help="uint8, float16 or float32.")] = "float16",
+    probability_type: Annotated[
+        Optional[str], typer.Option(help="uint8, float16 or float32; default: float16.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, held and written; read no voxel.")
     ] = False,
@@ -96,9 +98,7 @@ def infer(
         turns=_one_of("--tta", tta, ("flips", "rotations")),
         budget=_budget(loaded, memory, device_memory, workers),
         part=_box(box),
-        probabilities=_one_of("--probability-type", probability_type, ("uint8", "float16", "float32"))
-        if probabilities
-        else None,
+        probabilities=_precision(probabilities, probability_type),
         overwrite=overwrite,
         amp=_amp(amp, loaded, settings),
     )
@@ -126,6 +126,7 @@ def infer(
 def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options: Options) -> list[tuple[Path, Path]]:
     """Each scan and its mask's name; that of a part says which. What is wrong with a single scan is said at once."""
     from medseg.inference.infer import Source, check_output
+    from medseg.inference.journal import journal_of
     from medseg.inference.outputs import name_outputs, outgrown
     from medseg.scans.scan import suffix_of
 
@@ -141,7 +142,8 @@ def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options:
         outputs = [t.with_name(f"{stem}_box_{sides}{suffix_of(t)}") for t, stem in zip(outputs, stems, strict=True)]
     if len(sources) == 1:
         Source.glance(sources[0], model)
-        check_output(outputs[0], options)
+        if not journal_of(outputs[0]).exists():  # else it may have got its name just before a kill
+            check_output(outputs[0], options)
     return list(zip(sources, outputs, strict=True))
 
 
@@ -230,8 +232,17 @@ def _settings(model: Model, modes: list[str], windows: dict[str, Any]) -> Infere
 def _budget(model: Model, memory: str | None, device_memory: str | None, workers: int) -> Any:
     from medseg.inference.budget import Budget, parse_size
 
+    if device_memory is not None and model.device.type != "cuda":
+        raise ConfigError(f"--device-memory needs a CUDA device; this run is on {model.device.type}: give --memory")
     host, device = (None if text is None else parse_size(text) for text in (memory, device_memory))
     return Budget.of_machine(model.device, host, device).shared(workers)
+
+
+def _precision(wanted: bool, text: str | None) -> Any:
+    """What probabilities are stored as; None where they are not wanted."""
+    if text is not None and not wanted:
+        raise MedsegError(f"--probability-type {text} is for --probabilities: give both, or neither")
+    return _one_of("--probability-type", text or "float16", ("uint8", "float16", "float32")) if wanted else None
 
 
 def _amp(wanted: bool | None, model: Model, settings: InferenceSettings) -> bool:

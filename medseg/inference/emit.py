@@ -126,6 +126,8 @@ class Emitter:
         own, decoder = self.owned(write), self.output.decoder
         if not own.voxels:
             return Decided(write, own, None, None)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
         if not self._grid.identity:
             return Decided(write, own, None, decoder.probabilities(logits))
         kept = logits[(slice(None), *own.shift([-a for a in write.start]).slices)]

@@ -23,23 +23,24 @@ from medseg.datasets.labels import Labels
 from medseg.errors import OutputError, ScanError, TileError
 from medseg.files import digest_of, fingerprint, partial_of
 from medseg.geometry import Box, Tiling
-from medseg.inference.blend import Blending
 from medseg.inference.budget import Budget
 from medseg.inference.cost import Forward
 from medseg.inference.decode import Decoder
 from medseg.inference.emit import Output
-from medseg.inference.journal import Journal, Terms
+from medseg.inference.journal import Journal, Terms, journal_of
 from medseg.inference.lock import held
-from medseg.inference.pipeline import Progress
+from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, overhead, spare_of
-from medseg.inference.segment import Pace, Report, check_channels, prepare
+from medseg.inference.segment import Pace, check_channels, prepare
 from medseg.inference.settings import InferenceSettings
 from medseg.inference.through import through
 from medseg.inference.tta import Flips, Turns, plane_of
+from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 from medseg.package import ModelCard, find_package, read_card, read_network
 from medseg.scans.cache import PIECES
 from medseg.scans.scan import MaskSink, Scan, create_mask, open_scan
+from medseg.scans.sink import as_output_error
 from medseg.scans.views import Cropped
 
 PROBABILITIES = "probabilities"
@@ -111,10 +112,14 @@ class Result:
     output: Path
     mode: str
     plan: Plan
-    resumed_tiles: int
     voxels: int
     seconds: float
     progress: Progress
+
+    @property
+    def resumed_tiles(self) -> int:
+        """Those that an earlier start has done."""
+        return self.progress.before
 
     def to_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -206,9 +211,15 @@ class Job:
         self.like = source.scan if options.part is None else Cropped(source.scan, options.part)
 
     @property
+    def outputs(self) -> list[Path]:
+        """The mask, and its probabilities where these are wanted."""
+        shares = [] if self.options.probabilities is None else [probabilities_path(self.output)]
+        return [self.output, *shares]
+
+    @property
     def journal_path(self) -> Path:
         """Where its journal is while it runs."""
-        return self.output.with_name(f".{self.output.name}.journal")
+        return journal_of(self.output)
 
     @property
     def parts(self) -> dict[str, str]:
@@ -242,7 +253,8 @@ class Job:
         differing = [name for name, digest in self.parts.items() if terms.parts.get(name) != digest]
         if differing:
             raise OutputError(
-                f"{self.output} was begun by another job and is unfinished: its {' and '.join(differing)} differ; "
+                f"{self.output} was begun by another job and is unfinished: its {' and '.join(differing)} "
+                f"differ{'s' * (len(differing) == 1)}; "
                 "start it as before to go on, give --overwrite to discard it, or another -o"
             )
         return terms
@@ -281,8 +293,10 @@ class Job:
         return math.prod(self.like.shape) * (channels or 1) * np.dtype(dtype).itemsize
 
     def expected_seconds(self, plan: Plan) -> float | None:
-        """Of the network, for what is wanted of the scan; a window is timed where none was. None where it cannot be."""
+        """Of the network, for what is wanted of the scan; a window is timed where none was, None if it does not fit."""
         seconds = plan.seconds_per_window
+        if seconds is None and not plan.fits:
+            return None
         if seconds is None:
             seconds = Forward(self.network, self.options.amp).measure(plan.window, plan.batch).seconds / plan.batch
         share = math.prod(self.like.shape) / math.prod(self.source.scan.shape)
@@ -298,20 +312,21 @@ class Job:
 
     def open_output(self, plan: Plan, *, join: bool = False, overwrite: bool = False) -> Output:
         """The sinks, going on where an earlier start left them if they can; or joined from another process."""
+        how = {"resume": not join, "overwrite": overwrite, "join": join}
+        sinks = [self._sink(path, plan, **how) for path in self.outputs]
         labels = self.model.labels
-        how: dict[str, Any] = {"chunks": self.chunks(plan), "resume": not join, "overwrite": overwrite, "join": join}
-        sink = create_mask(self.output, self.like, dtype=labels.dtype, **how)
-        shares: MaskSink | None = None
-        if self.options.probabilities is not None:
-            shares = create_mask(
-                probabilities_path(self.output),
-                self.like,
-                dtype=self.options.probabilities,
-                channels=self.network.out_channels,
-                unit_interval=True,
-                **how,
-            )
-        return Output(sink, Decoder(self.model.card.activation), labels.decode, shares, self.options.part)
+        shares = sinks[1] if len(sinks) > 1 else None
+        return Output(sinks[0], Decoder(self.model.card.activation), labels.decode, shares, self.options.part)
+
+    def _sink(self, path: Path, plan: Plan, **how: bool) -> MaskSink:
+        """The sink of one of the outputs."""
+        chunks, precision = self.chunks(plan), self.options.probabilities
+        if precision is None or path == self.output:
+            return create_mask(path, self.like, dtype=self.model.labels.dtype, chunks=chunks, **how)
+        channels = self.network.out_channels
+        return create_mask(
+            path, self.like, dtype=precision, channels=channels, chunks=chunks, unit_interval=True, **how
+        )
 
     def run(self, report: Report | None = None, say: Say | None = None, loop: Loop | None = None) -> Result:
         """Segments the scan.
@@ -329,23 +344,26 @@ class Job:
         """
         begun = time.perf_counter()
         say = say or (lambda line: None)
-        self.output.parent.mkdir(parents=True, exist_ok=True)
+        with as_output_error(self.output):
+            self.output.parent.mkdir(parents=True, exist_ok=True)
         with held(self.output):
             plan = self.plan
             if self.earlier is None:
                 self.check_output()
                 self.journal_path.unlink(missing_ok=True)
-            if self._published:
+            if self._published(plan):
                 self.journal_path.unlink()
                 say(f"{self.output}: was complete already")
-                tiles = Progress(plan.tiles, plan.tiles)
-                return self._result(plan, tiles, plan.tiles, time.perf_counter() - begun)
+                tiles = Progress(plan.tiles, plan.tiles, plan.tiles)
+                return self._result(plan, tiles, time.perf_counter() - begun)
+            if not plan.fits:
+                say(f"{self.source.path}: {account(plan)} is expected to need more memory than may be held")
             if any(f.padded for f in self.network.fields) and self.settings.mode == "tile-overlap":
                 work = overhead(plan.tiling(self.source.view, self.network))
                 say(f"{self.source.path}: the halo of this padded network costs {work:.1f} times the work of one pass")
             while True:
                 try:
-                    progress, resumed = self._attempt(plan, report, say, loop or alone)
+                    progress = self._attempt(plan, report, say, loop or alone)
                     break
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
@@ -353,16 +371,26 @@ class Job:
                     plan = self._smaller(plan)
                     self.journal_path.unlink(missing_ok=True)
                     say(f"{self.output}: out of memory; beginning anew with {account(plan)}")
-            return self._result(plan, progress, resumed, time.perf_counter() - begun)
+            return self._result(plan, progress, time.perf_counter() - begun)
 
-    @property
-    def _published(self) -> bool:
-        """Whether a kill hit an earlier start just between its last step and its journal's end."""
-        if self.earlier is None or not self.output.exists() or partial_of(self.output).exists():
+    def _published(self, plan: Plan) -> bool:
+        """Whether a kill hit an earlier start just between its last step and its journal's end.
+
+        What has not got its final name by then, as the probabilities may not have, gets it now.
+        """
+        if self.earlier is None or not Journal.is_complete(self.journal_path):
             return False
-        return Journal.is_complete(self.journal_path)
+        waiting = [path for path in self.outputs if partial_of(path).exists()]
+        if any(not path.exists() for path in self.outputs if path not in waiting):
+            return False
+        sinks = [self._sink(path, plan, resume=True, overwrite=True) for path in waiting]
+        if not all(sink.resumed for sink in sinks):
+            return False
+        for sink in sinks:
+            sink.close()
+        return True
 
-    def _attempt(self, plan: Plan, report: Report | None, say: Say, loop: Loop) -> tuple[Progress, int]:
+    def _attempt(self, plan: Plan, report: Report | None, say: Say, loop: Loop) -> Progress:
         PIECES.budget = plan.cache_bytes
         ours = self.earlier is not None or self.options.overwrite
         output = self.open_output(plan, overwrite=ours)
@@ -370,15 +398,14 @@ class Job:
             self.journal_path.unlink(missing_ok=True)
         terms = Terms(digest_of(self.parts), plan.to_dict(), self.parts)
         with Journal(self.journal_path, terms) as journal, threads(plan.threads):
-            resumed = len(journal.done)
-            if resumed:
+            if journal.done:
                 say(f"{self.output}: going on as it was started: {account(plan)}")
             progress = loop(self, plan, output, journal, report)
             self.source.check_unchanged()
             journal.complete()
             output.close()
             journal.remove()
-        return progress, resumed
+        return progress
 
     def _smaller(self, plan: Plan) -> Plan:
         """A plan that needs less: half the batch, else half the core.
@@ -400,9 +427,9 @@ class Job:
         tiling = replace(plan, core=tuple(core)).tiling(self.source.view, self.network)
         return replace(plan, core=tiling.core, window=tiling.window, tiles=len(tiling))
 
-    def _result(self, plan: Plan, progress: Progress, resumed: int, seconds: float) -> Result:
-        voxels = int(np.prod(self.like.shape, dtype=np.int64))
-        return Result(self.source.path, self.output, self.settings.mode, plan, resumed, voxels, seconds, progress)
+    def _result(self, plan: Plan, progress: Progress, seconds: float) -> Result:
+        voxels = math.prod(self.like.shape)
+        return Result(self.source.path, self.output, self.settings.mode, plan, voxels, seconds, progress)
 
 
 Loop = Callable[[Job, Plan, Output, Journal, Report | None], Progress]

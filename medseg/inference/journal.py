@@ -54,10 +54,11 @@ class Journal:
     def __init__(self, path: Path, terms: Terms) -> None:
         self.path = path
         self.terms = terms
-        if self.terms_of(path) == terms:
-            os.truncate(path, _whole_lines(path))
-        else:
-            write_text(path, _line(asdict(terms)))
+        with as_output_error(path):
+            if self.terms_of(path) == terms:
+                os.truncate(path, _whole_lines(path))
+            else:
+                write_text(path, _line(asdict(terms)))
         self.done: frozenset[int] = frozenset(_tiles(path))
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
 
@@ -127,6 +128,11 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def journal_of(output: Path) -> Path:
+    """Where the journal of a mask is while it grows."""
+    return output.with_name(f".{output.name}.journal")
 
 
 def _line(content: Any) -> str:

@@ -7,6 +7,7 @@ a killed parent to be gone before it touches what they write.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from medseg.errors import OutputError
+from medseg.scans.sink import as_output_error
 
 
 @contextmanager
@@ -30,7 +32,8 @@ def held(output: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            _workers_of(output).unlink(missing_ok=True)
+            with contextlib.suppress(OutputError), _locked(_workers_of(output), output, fcntl.LOCK_EX):
+                _workers_of(output).unlink(missing_ok=True)  # else a worker lives on, and still counts
             path.unlink(missing_ok=True)
 
 
@@ -48,7 +51,8 @@ def shared(output: Path) -> Iterator[None]:
 @contextmanager
 def _locked(path: Path, output: Path, kind: int) -> Iterator[None]:
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        with as_output_error(output):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(fd, kind | fcntl.LOCK_NB)
         except OSError:

@@ -15,6 +15,7 @@ from medseg.errors import MedsegError
 from medseg.files import digest_of, read_json, write_json
 from medseg.inference.infer import Job, Loop, Model, Options, Result, Say, Source
 from medseg.inference.pipeline import Progress
+from medseg.scans.sink import as_output_error
 
 REPORT = "report.json"
 
@@ -86,8 +87,9 @@ def work_off(
                 outcome = Outcome(path, output, "skipped", str(error))
             rows.append(outcome.row())
             if len(jobs) > 1 or outcome.status != "skipped":
-                folder.mkdir(parents=True, exist_ok=True)
-                write_json(folder / REPORT, {"scans": rows + _not_yet(jobs[number + 1 :])})
+                with as_output_error(folder / REPORT):
+                    folder.mkdir(parents=True, exist_ok=True)
+                    write_json(folder / REPORT, {"scans": rows + _not_yet(jobs[number + 1 :], before)})
             yield outcome
 
 
@@ -119,5 +121,7 @@ def _rows_of(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _not_yet(jobs: Sequence[tuple[Path, Path]]) -> list[dict[str, Any]]:
-    return [Outcome(path, output, "skipped", "not reached yet").row() for path, output in jobs]
+def _not_yet(jobs: Sequence[tuple[Path, Path]], before: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is known of scans whose turn has not come: an earlier start's word, which a kill must not take from them."""
+    waiting = [Outcome(path, output, "skipped", "not reached yet").row() for path, output in jobs]
+    return [before.get(row["output"], row) for row in waiting]

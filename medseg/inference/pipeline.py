@@ -12,11 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
 Unit = TypeVar("Unit")
+Taken = TypeVar("Taken", contravariant=True)
 Read = TypeVar("Read")
 Found = TypeVar("Found")
 
@@ -108,6 +109,40 @@ class Clock:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
+
+
+Report = Callable[[Progress], None]
+
+
+class Stages(Protocol[Taken, Read, Found]):
+    """What becomes of a unit, stage by stage, and how far all of them are."""
+
+    progress: Progress
+
+    def read(self, unit: Taken, /) -> Read:
+        """In the reader's thread."""
+
+    def compute(self, unit: Taken, values: Read, /) -> Found:
+        """In the caller's thread."""
+
+    def write(self, unit: Taken, found: Found, /) -> None:
+        """In the writer's thread."""
+
+    def tiles(self, unit: Taken, /) -> int:
+        """How many tiles a unit stands for."""
+
+
+def run(stages: Stages[Unit, Read, Found], units: Iterable[Unit], ahead: int, report: Report | None) -> Progress:
+    """Takes units through their stages, ``report`` being called after each; returns the progress at the end."""
+    progress, begun = stages.progress, time.perf_counter()
+    with torch.inference_mode():
+        for unit in flow(units, stages.read, stages.compute, stages.write, ahead):
+            progress.done += stages.tiles(unit)
+            progress.loop_seconds = time.perf_counter() - begun
+            if report is not None:
+                report(progress)
+    progress.loop_seconds = time.perf_counter() - begun
+    return progress
 
 
 def flow(

@@ -21,12 +21,12 @@ import torch
 
 from medseg.errors import ConfigError, TileError
 from medseg.geometry import Tiling
-from medseg.inference.blend import Blending, Windows
 from medseg.inference.budget import Budget, format_size
 from medseg.inference.cost import REPETITIONS, Forward, logits_bytes, timing_seconds, window_bytes
 from medseg.inference.pipeline import AHEAD
 from medseg.inference.process_memory import resident_bytes
 from medseg.inference.window import WIDEST, cheapest_core, choose_tiling
+from medseg.inference.windows import Blending, Windows
 from medseg.networks.network import Network
 from medseg.scans.gridmap import grid_map, own_scan
 from medseg.scans.protocol import Scan

@@ -9,7 +9,7 @@ Legend: N tiles in a batch, C channels, K output channels.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,15 +21,13 @@ from medseg.errors import GridError, ScanError
 from medseg.geometry import Tile, Tiling, Walk
 from medseg.inference.emit import Decided, Emitter, Output, wanted_voxels
 from medseg.inference.journal import Journal
-from medseg.inference.pipeline import AHEAD, Clock, Progress, flow
+from medseg.inference.pipeline import AHEAD, Clock, Progress, Report, run
 from medseg.networks.network import Network
 from medseg.scans.mirror import read_mirrored
 from medseg.scans.protocol import MaskSink, Scan
 from medseg.scans.views import check_finite
 
 CHANNELS_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
-
-Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -110,19 +108,26 @@ def segment(
     """
     check_channels(scan, network)
     pace = pace or Pace()
+    job = _job_of(scan, network, tiling, sink, journal, pace)
+    return run(job, job.left(pace), pace.ahead, report)
+
+
+def outlook(
+    scan: Scan, network: Network, tiling: Tiling, sink: MaskSink | Output, journal: Journal, pace: Pace
+) -> tuple[Progress, int]:
+    """How far :func:`segment` is before it begins, and how many tiles it will record in the journal."""
+    progress = _job_of(scan, network, tiling, sink, journal, pace).progress
+    return progress, progress.tiles - progress.done
+
+
+def _job_of(
+    scan: Scan, network: Network, tiling: Tiling, sink: MaskSink | Output, journal: Journal | None, pace: Pace
+) -> _Job:
     output = sink if isinstance(sink, Output) else Output(sink)
     job = _Job(scan, network, tiling, output, Emitter(scan, output), journal, pace.amp)
-    begun = time.perf_counter()
     tiles, done = job.extent(pace)
     job.progress = Progress(tiles, done, done, wanted_voxels(scan, output))
-    with torch.inference_mode():
-        for batch in flow(job.left(pace), job.read, job.compute, job.write, pace.ahead):
-            job.progress.done += len(batch)
-            job.progress.loop_seconds = time.perf_counter() - begun
-            if report is not None:
-                report(job.progress)
-    job.progress.loop_seconds = time.perf_counter() - begun
-    return job.progress
+    return job
 
 
 @dataclass
@@ -163,7 +168,10 @@ class _Job:
         sizes = [(len(batch), done.issuperset(batch)) for batch in self.wanted(pace)]
         return sum(n for n, _ in sizes), sum(n for n, is_done in sizes if is_done)
 
-    def read(self, batch: Sequence[Tile]) -> Tensor:
+    def tiles(self, batch: list[Tile]) -> int:
+        return len(batch)
+
+    def read(self, batch: list[Tile]) -> Tensor:
         """(N, C, \\*window) in the network's precision and layout, ready to go to its device."""
         begun = time.perf_counter()
         windows = np.stack([read_mirrored(self.scan, tile.read) for tile in batch])
@@ -180,16 +188,17 @@ class _Job:
             check_finite(self.scan, box, self.scan.read(box))
         raise ScanError(f"{self.scan.name} has NaN or inf near {batch[0].write}: replace these voxels")
 
-    def compute(self, batch: Sequence[Tile], windows: Tensor) -> tuple[list[Decided] | Tensor, Clock]:
+    def compute(self, batch: list[Tile], windows: Tensor) -> tuple[list[Decided] | Tensor, Clock]:
         """(N, C, \\*window) → (N, K, \\*core) on the CPU; on a GPU what is decided of it, on its way to the host."""
         with Clock(self.device) as clock, torch.autocast(self.device.type, enabled=self.amp):
             logits = self.network.core(windows.to(self.device, non_blocking=True))
+        self.progress.network.bytes += logits.nbytes
         if self.device.type != "cuda":
             return logits, clock.mark()
         decided = [self.emit.decide(t.write, core).to_host() for t, core in zip(batch, logits, strict=True)]
         return decided, clock.mark()
 
-    def write(self, batch: Sequence[Tile], found: tuple[list[Decided] | Tensor, Clock]) -> None:
+    def write(self, batch: list[Tile], found: tuple[list[Decided] | Tensor, Clock]) -> None:
         """Decides what is not decided, writes, records."""
         values, clock = found
         clock.wait()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from medseg.errors import ConfigError, TileError
 
 if TYPE_CHECKING:
-    from medseg.inference.blend import Blending
+    from medseg.inference.windows import Blending
     from medseg.networks.network import Network
 
 Mode = Literal["auto", "tile-overlap", "sliding-window", "whole"]
@@ -50,7 +50,7 @@ class InferenceSettings(BaseModel):
             )
         if mode != "sliding-window":
             return self.model_copy(update={"mode": mode})
-        from medseg.inference.blend import check_roi
+        from medseg.inference.windows import check_roi
 
         roi = self.roi or window
         if roi is None:
@@ -62,7 +62,7 @@ class InferenceSettings(BaseModel):
     @property
     def blending(self) -> Blending:
         """The windows of resolved settings whose mode is sliding-window."""
-        from medseg.inference.blend import Blending
+        from medseg.inference.windows import Blending
 
         if self.roi is None:
             raise ValueError("these settings have no window: resolve them first")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from medseg.geometry import Tiling
-from medseg.inference.blend import Blending, blend
+from medseg.inference import blend as windows
+from medseg.inference import segment as tiles
+from medseg.inference.blend import blend
 from medseg.inference.emit import Output
 from medseg.inference.journal import Journal
-from medseg.inference.pipeline import Progress
-from medseg.inference.segment import Pace, Report, segment
+from medseg.inference.pipeline import Progress, Report
+from medseg.inference.segment import Pace, segment
+from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 from medseg.scans.protocol import MaskSink, Scan
 
@@ -25,3 +28,12 @@ def through(
     if isinstance(way, Blending):
         return blend(scan, network, way, sink, journal, pace, report)
     return segment(scan, network, way, sink, journal, pace, report)
+
+
+def outlook(
+    scan: Scan, network: Network, way: Tiling | Blending, sink: MaskSink | Output, journal: Journal, pace: Pace
+) -> tuple[Progress, int]:
+    """How far a segmentation is before it goes on, and how many tiles or slabs it will record in the journal."""
+    if isinstance(way, Blending):
+        return windows.outlook(scan, network, way, sink, journal, pace)
+    return tiles.outlook(scan, network, way, sink, journal, pace)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import math
 import multiprocessing
 import os
 import signal
@@ -19,21 +18,21 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
 from medseg.errors import MedsegError
 from medseg.geometry import Tiling
-from medseg.inference.blend import Windows
 from medseg.inference.emit import Output
 from medseg.inference.infer import Job, Model, Options, Source
 from medseg.inference.journal import Journal
 from medseg.inference.lock import shared
-from medseg.inference.pipeline import Progress
+from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan
-from medseg.inference.segment import Report
-from medseg.inference.through import through
+from medseg.inference.through import outlook, through
+from medseg.inference.windows import Windows
 from medseg.scans.cache import PIECES
 
 SPANS = 8
@@ -51,13 +50,14 @@ class Workers:
     """
 
     def __init__(self, count: int, model: Model) -> None:
-        self.count = count
-        self._pool = ProcessPoolExecutor(
-            count,
-            multiprocessing.get_context("spawn"),
-            _begin,
-            (model.folder, str(model.device), os.getpid()),
-        )
+        self.count, self._model = count, model
+        self._context = multiprocessing.get_context("spawn")
+        self._stop = self._context.Event()
+        self._pool = self._started()
+
+    def _started(self) -> ProcessPoolExecutor:
+        about = (self._model.folder, str(self._model.device), os.getpid(), self._stop)
+        return ProcessPoolExecutor(self.count, self._context, _begin, about)
 
     def __enter__(self) -> Workers:
         return self
@@ -66,35 +66,47 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def __call__(self, job: Job, plan: Plan, output: Output, journal: Journal, report: Report | None) -> Progress:
-        """Takes one job through its batches or slabs.
+        """Takes one job through its batches or slabs. When it returns or raises, no worker is at the job.
 
         Raises:
             MedsegError: the first that a worker met, or where one of them was killed.
         """
-        spans = _spans(_units(job, plan), self.count * (SPANS if isinstance(job.way(plan), Tiling) else 1))
-        work = (job.source, job.output, job.options, plan)
-        left: set[Future[Progress]] = {self._pool.submit(_work, *work, span) for span in spans}
-        before = len(journal.done)
-        total = Progress(plan.tiles, before, before, math.prod(job.like.shape))
+        way = job.way(plan)
+        spans = _spans(_units(job, plan), self.count * (SPANS if isinstance(way, Tiling) else 1))
+        total, lacking = outlook(job.source.view, job.network, way, output, journal, job.pace(plan))
+        left: set[Future[Progress]] = set()
         begun = time.perf_counter()
         try:
+            left.update(self._pool.submit(_work, job.source, job.output, job.options, plan, span) for span in spans)
             while left:
                 done, left = wait(left, LOOK_SECONDS, FIRST_COMPLETED)
                 for future in done:
                     _add(total, future.result())
-                total.done = Journal.count(journal.path)
+                recorded = Journal.count(journal.path) - len(journal.done)
+                total.done = total.before + (total.tiles - total.before) * recorded // max(lacking, 1)
                 total.loop_seconds = time.perf_counter() - begun
                 if report is not None:
                     report(total)
         except BrokenProcessPool:
+            self._pool.shutdown()
+            self._pool = self._started()
             raise MedsegError(
                 f"{job.output}: a worker was killed, perhaps for want of memory; start again to go on, with fewer "
                 "--workers or less --memory if it happens again"
             ) from None
         finally:
-            for future in left:
-                future.cancel()
+            self._end(left)
         return total
+
+    def _end(self, left: set[Future[Progress]]) -> None:
+        """Returns when none of these is at work."""
+        if not left:
+            return
+        self._stop.set()
+        for future in left:
+            future.cancel()
+        wait(left)
+        self._stop.clear()
 
 
 def _units(job: Job, plan: Plan) -> int:
@@ -120,10 +132,12 @@ def _add(total: Progress, part: Progress) -> None:
 # In a worker
 
 _MODEL: list[Model] = []
+_STOP: list[Event] = []
 
 
-def _begin(folder: Path, device: str, parent: int) -> None:
+def _begin(folder: Path, device: str, parent: int, stop: Event) -> None:
     _die_with(parent)
+    _STOP.append(stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     _MODEL.append(Model.load(folder, torch.device(device)))
 
@@ -145,7 +159,13 @@ def _work(source: Source, output: Path, options: Options, plan: Plan, span: rang
     PIECES.budget = plan.cache_bytes
     with _joined(job, plan) as (sinks, journal):
         pace = replace(job.pace(plan), span=span)
-        return through(source.view, job.network, job.way(plan), sinks, journal, pace)
+        return through(source.view, job.network, job.way(plan), sinks, journal, pace, _unless_stopped)
+
+
+def _unless_stopped(progress: Progress) -> None:
+    """Ends a span whose job is not gone on with."""
+    if _STOP[0].is_set():
+        raise InterruptedError
 
 
 @contextmanager

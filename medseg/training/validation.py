@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from medseg.datasets.labels import Labels
 from medseg.evaluation.metrics import Counts
 from medseg.geometry import Box, Tiling
-from medseg.inference.blend import Blending
 from medseg.inference.decode import Activation, Decoder
 from medseg.inference.emit import Output
 from medseg.inference.segment import prepare
 from medseg.inference.settings import InferenceSettings
 from medseg.inference.through import through
 from medseg.inference.window import choose_tiling
+from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 from medseg.scans.preprocessing import Preprocessing
 from medseg.scans.scan import Scan

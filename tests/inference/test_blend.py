@@ -10,10 +10,11 @@ from monai.inferers import sliding_window_inference
 
 from medseg import Box, MedsegError, build_network, create_mask, open_scan
 from medseg.inference import blend as module
-from medseg.inference.blend import Blending, Windows, blend, pieces_of
+from medseg.inference.blend import blend, pieces_of
 from medseg.inference.decode import Decoder
 from medseg.inference.emit import Output
 from medseg.inference.segment import Pace, prepare
+from medseg.inference.windows import Blending, Windows
 from medseg.networks.network import Network
 from medseg.scans.gridmap import grid_map
 from medseg.scans.preprocessing import Preprocessing

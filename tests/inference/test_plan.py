@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from medseg import MedsegError, Tiling, build_network
 from medseg.inference import cost, plan
-from medseg.inference.blend import Blending, Windows
 from medseg.inference.budget import Budget, format_size, parse_size
 from medseg.inference.cost import Sample, count_forward
 from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, overhead
 from medseg.inference.segment import prepare
 from medseg.inference.window import cheapest_core
+from medseg.inference.windows import Blending, Windows
 from medseg.scans.preprocessing import Preprocessing
 
 HELD = 300 << 20
