@@ -55,12 +55,13 @@ def digest_of(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def fingerprint(path: Path) -> str:
-    """A digest of a file's or folder's names, sizes and times, without reading what they hold."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+def fingerprint(*paths: Path) -> str:
+    """A digest of files' or folders' names, sizes and times, without reading what they hold."""
     digest = hashlib.sha256()
-    for file in files:
-        status = os.stat(file)
-        name = file.relative_to(path).as_posix()
-        digest.update(f"{name}:{status.st_size}:{status.st_mtime_ns}\n".encode())
+    for path in paths:
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        for file in files:
+            status = os.stat(file)
+            name = file.relative_to(path).as_posix()
+            digest.update(f"{name}:{status.st_size}:{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

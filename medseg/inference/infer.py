@@ -39,6 +39,7 @@ from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 from medseg.package import ModelCard, find_package, read_card, read_network
 from medseg.scans.cache import PIECES
+from medseg.scans.header import FileScan
 from medseg.scans.scan import MaskSink, Scan, create_mask, open_scan
 from medseg.scans.sink import as_output_error
 from medseg.scans.views import Cropped
@@ -162,17 +163,17 @@ class Source:
         Raises:
             MedsegError: for a scan that cannot be read or that the model cannot take.
         """
-        found = fingerprint(path) if path.exists() else ""
         scan = open_scan(path)
         check_channels(scan, model.network)
-        return cls(path, found, scan, model.card.preprocessing.remembered_view(scan, path))
+        found = fingerprint(*files_of(scan, path))
+        return cls(path, found, scan, model.card.preprocessing.remembered_view(scan, found))
 
     @classmethod
     def glance(cls, path: Path, model: Model) -> Source:
         """As :meth:`open`, from the header alone: for a plan before anything is read."""
         scan = open_scan(path)
         check_channels(scan, model.network)
-        return cls(path, fingerprint(path), scan, model.card.preprocessing.grid(scan))
+        return cls(path, fingerprint(*files_of(scan, path)), scan, model.card.preprocessing.grid(scan))
 
     def check_unchanged(self) -> None:
         """Refuses to call a mask done whose scan has changed or vanished meanwhile.
@@ -180,11 +181,17 @@ class Source:
         Raises:
             ScanError: saying so.
         """
-        if not self.path.exists() or fingerprint(self.path) != self.fingerprint:
+        files = files_of(self.scan, self.path)
+        if not all(file.exists() for file in files) or fingerprint(*files) != self.fingerprint:
             raise ScanError(
                 f"{self.path} has changed or vanished while it was segmented: its mask is left unfinished; "
                 "put the scan back, or start again with --overwrite"
             )
+
+
+def files_of(scan: Scan, path: Path) -> tuple[Path, ...]:
+    """The files that a scan was opened from."""
+    return scan.files if isinstance(scan, FileScan) else (path,)
 
 
 class Job:

@@ -120,6 +120,11 @@ class HeaderScan:
 class FileScan(HeaderScan):
     """A scan in a file. It keeps no file open, and its copy in another process opens the file anew."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file or folder, and the one beside it that holds the voxels of a header on its own."""
+        return (Path(self.name),)
+
     def __reduce__(self) -> tuple[Any, ...]:
         backend = sys.modules[type(self).__module__]
         return backend.open_file, (Path(self.name), self.name)

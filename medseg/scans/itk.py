@@ -62,6 +62,12 @@ class ItkScan(FileScan):
         super().__init__(stored.header)
         self._roles = stored.roles
         self._source: Source = _Copied(stored) if stored.compression else _Plain(stored)
+        self._data = stored.data
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The header's, and the voxels' where they are apart."""
+        return tuple(dict.fromkeys((Path(self.name), self._data)))
 
     def _read(self, box: Box) -> NDArray:
         out = np.empty((self.channels, *box.shape), self.dtype)

@@ -46,12 +46,20 @@ class NiftiScan(FileScan):
         layout: RawArray,
         pread: Pread,
         scaling: tuple[float, float] | None,
+        data: Path,
     ) -> None:
         super().__init__(header)
+        self._data = data
         self.nifti_header = nifti_header
         self._layout = layout
         self._pread = pread
         self._scaling = scaling
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, or both halves of a pair."""
+        pair = (self._data.with_suffix(".hdr"), self._data) if self._data.suffix.lower() == ".img" else ()
+        return tuple(dict.fromkeys(p for p in (Path(self.name), *pair) if p.exists()))
 
     def _read(self, box: Box) -> NDArray:
         axes = len(self.shape)
@@ -85,7 +93,7 @@ def open_file(path: Path, name: str) -> NiftiScan:
         data = Path(image.file_map["image"].filename)
         series = () if channels == 1 or stored.dtype.names else (channels,)
         layout = RawArray((*series, *header.shape[::-1]), stored.dtype, int(stored.offset))
-        return NiftiScan(header, raw, *_bytes_of(data, name, layout), scaling)
+        return NiftiScan(header, raw, *_bytes_of(data, name, layout), scaling, data)
 
 
 def _load(path: Path, name: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 
 from medseg.errors import GridError, MedsegError
-from medseg.files import digest_of, fingerprint, read_json, write_json
+from medseg.files import digest_of, read_json, write_json
 from medseg.scans.cache_folder import cache_folder
 from medseg.scans.protocol import Scan
 from medseg.scans.statistics import dataset_statistics, fixed_range, zscore
@@ -98,7 +98,7 @@ class Preprocessing(BaseModel):
         rescale = self.normalize.rescale_of(seen)
         return seen if rescale is None else Normalized(seen, rescale)
 
-    def remembered_view(self, scan: Scan, path: Path) -> Scan:
+    def remembered_view(self, scan: Scan, fingerprint: str) -> Scan:
         """As :meth:`view`, of a file whose statistics are measured once and kept in the cache folder.
 
         They belong to the file as it is: another size or time of it, and they are measured again.
@@ -106,7 +106,7 @@ class Preprocessing(BaseModel):
         if self.normalize.kind != "zscore":
             return self.view(scan)
         seen = self.grid(scan)
-        key = digest_of([fingerprint(path), self.orientation, self.spacing_mm])
+        key = digest_of([fingerprint, self.orientation, self.spacing_mm])
         kept = statistics_folder() / f"{key}.json"
         try:
             return Normalized(seen, Rescale.from_dict(read_json(kept, "a scan's statistics")))
