@@ -38,12 +38,12 @@ import SimpleITK
 import tifffile
 import torch
 import zarr
-from workbench import MEDSEG, RESULTS, account, random_network, save, scratch, smooth_noise, write_model
 from monai.data import MetaTensor
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from workbench import MEDSEG, RESULTS, account, random_network, save, scratch, smooth_noise, write_model
 
 from medseg.cli.app import main as medseg
 from medseg.datasets.labels import Labels

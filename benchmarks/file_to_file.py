@@ -29,8 +29,8 @@ from typing import Any
 import tifffile
 import torch
 import zarr
-from workbench import MEDSEG, RESULTS, account, random_network, save, scratch, smooth_noise, watch, write_model
 from torch.utils.flop_counter import FlopCounterMode
+from workbench import MEDSEG, RESULTS, account, random_network, save, scratch, smooth_noise, watch, write_model
 
 from medseg import Tiling
 from medseg.inference.cost import count_forward

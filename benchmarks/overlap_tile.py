@@ -26,10 +26,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from workbench import RESULTS, account, load, save
 from monai.inferers import sliding_window_inference
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from workbench import RESULTS, account, load, save
 
 from medseg import Box, Tiling, build_network, create_mask, open_scan, segment
 from medseg.datasets.phantom import phantom_case
