@@ -7,6 +7,7 @@ that needs it runs.
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -81,5 +82,10 @@ def _usage(error: Exception) -> str:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script.
+
+    PyTorch is asked for huge pages, where the system grants them (Linux): fresh memory costs a forward pass in 3D up to
+    a third of its time otherwise.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     sys.exit(main())
