@@ -38,6 +38,8 @@ class Field:
         offset: see ``step``.
         padded: whether values from outside the window (zeros, clamped edges) have entered.
         exact: whether a voxel depends on nothing but the input voxels named here.
+        rounds: whether a stride takes any size and rounds, as in networks that take windows of any size. Step and
+            offset then come from the layers that make a node finer again: the windows at which tiling is exact.
     """
 
     stride: int = 1
@@ -48,6 +50,7 @@ class Field:
     offset: int = 0
     padded: bool = False
     exact: bool = True
+    rounds: bool = False
 
     def convolve(self, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> Field:
         """Through a convolution or a pooling of this kernel (in voxels of this node)."""
@@ -60,7 +63,7 @@ class Field:
             last=self.last + self.stride * (reach - padding),
             padded=self.padded or padding > 0,
         )
-        return here._divided() if stride > 1 else here
+        return here._divided() if stride > 1 and not self.rounds else here
 
     def up_convolve(self, kernel: int, stride: int, padding: int = 0) -> Field:
         """Through a transposed convolution: voxel j takes the inputs ⌈(j+p-k+1)/s⌉ ... ⌊(j+p)/s⌋.
@@ -68,14 +71,14 @@ class Field:
         Raises:
             ValueError: where a voxel would become finer than the input's.
         """
-        fine = self._finer(stride)
+        fine, here = self._finer(stride), self._divided()
         low = min(stride * -(-(j + padding - kernel + 1) // stride) - j for j in range(stride))
         high = max(stride * ((j + padding) // stride) - j for j in range(stride))
         # A kernel that just fills its stride makes every output from real inputs; a longer one, unless
         # its ends are cut off by the padding, sums fewer of them at the border than inside.
         whole = kernel <= stride or padding >= kernel - stride
         return replace(
-            self,
+            here,
             stride=fine,
             trim=self.trim - fine * (kernel - stride - 2 * padding),
             first=self.first + fine * low,
@@ -96,13 +99,107 @@ class Field:
 
         phases = range(crop, crop + factor)
         return replace(
-            self,
+            self._divided(),
             stride=fine,
             trim=self.trim + 2 * crop * fine,
             first=self.first + fine * min(factor * lower(q) - (q - crop) for q in phases),
             last=self.last + fine * max(factor * (lower(q) + 1) - (q - crop) for q in phases),
             padded=self.padded or crop < factor // 2,
         )
+
+    def unpool(self, before: Field) -> Field:
+        """Through unpooling by the indices of the pooling that ``before`` went into.
+
+        A voxel is one of this node's or zero, by where the maximum of its pooling window was: which voxel that is,
+        all voxels of the pooling window decide, on both sides of it.
+
+        Raises:
+            ValueError: where the two do not end in the same voxels.
+        """
+        factor = self.stride // before.stride
+        up = self.up_convolve(factor, factor)
+        if (up.stride, up.trim) != (before.stride, before.trim):
+            raise ValueError(f"cannot unpool {self} into {before}")
+        window = before.stride * (factor - 1)
+        return replace(
+            up,
+            first=min(up.first, before.first - window),
+            last=max(up.last, before.last + window),
+            padded=up.padded or before.padded,
+            exact=up.exact and before.exact,
+        )
+
+    def resize(self, to: Field, align_corners: bool) -> Field:
+        """Through linear interpolation to the size of another node of the network, such as its input.
+
+        Voxels keep their distance where both nodes' ends meet: their outer edges for n ≡ 0 (mod S), their outer
+        voxels' centres (``align_corners``) for n ≡ 1. Other windows are stretched, and tiles of them would not agree.
+
+        Raises:
+            ValueError: where the other node's voxels are the larger ones.
+        """
+        if self.stride % to.stride:
+            raise ValueError(f"cannot resize {self} to {to}: it is finer, or no multiple")
+        factor = self.stride // to.stride
+        offset = 1 if align_corners else 0
+        n = offset + self.stride * (abs(self.trim) + abs(to.trim) + 1)
+        here, there = (n - self.trim) // self.stride, (n - to.trim) // to.stride
+        fits = factor * (here - offset) == there - offset
+        step, offset = _both(*_both(self.step, self.offset, to.step, to.offset), self.stride, offset)
+        # Voxel q lies between the voxels below and above position (q / factor), or (q + 1/2) / factor - 1/2.
+        double = [2 * q if align_corners else 2 * q + 1 - factor for q in range(factor)]
+        below = [position // (2 * factor) for position in double]
+        above = [-(-position // (2 * factor)) for position in double]
+        return replace(
+            self,
+            stride=to.stride,
+            trim=to.trim,
+            first=self.first + to.stride * min(factor * j - q for q, j in enumerate(below)),
+            last=self.last + to.stride * max(factor * j - q for q, j in enumerate(above)),
+            step=step,
+            offset=offset,
+            padded=self.padded or (factor > 1 and not align_corners),
+            exact=self.exact and fits,
+        )
+
+    def shift(self, to: Field) -> int:
+        """The voxel of this node that lies where the other node's voxel 0 does, by the middles of what they see.
+
+        Raises:
+            ValueError: where the two nodes' voxels do not lie upon each other.
+        """
+        twice = to.first + to.last - self.first - self.last
+        if self.stride != to.stride or twice % (2 * self.stride):
+            raise ValueError(f"the voxels of {self} and {to} do not lie upon each other")
+        return twice // (2 * self.stride)
+
+    def overlay(self, skip: Field) -> Field:
+        """This field added to another one, voxel upon voxel (:meth:`shift`), where both have one."""
+        shift = self.shift(skip)
+        here, there = self._from(max(shift, 0)), skip._from(max(-shift, 0))
+        step, offset = _both(here.step, here.offset, there.step, there.offset)
+        return replace(
+            here,
+            trim=max(here.trim, there.trim),
+            first=min(here.first, there.first),
+            last=max(here.last, there.last),
+            step=step,
+            offset=offset,
+            padded=here.padded or there.padded,
+            exact=here.exact and there.exact,
+        )
+
+    def crop(self, to: Field) -> Field:
+        """This field cropped to the voxels that lie upon those of another node (:meth:`shift`), such as the input.
+
+        Raises:
+            ValueError: where it does not reach as far.
+        """
+        shift = self.shift(to)
+        here = self._from(shift)
+        if shift < 0 or here.trim > to.trim:
+            raise ValueError(f"cannot crop {self} to {to}: it is smaller")
+        return replace(here, trim=to.trim)
 
     def crop_and_concatenate(self, skip: Field) -> Field:
         """This (decoder) field joined with a skip that is cropped around its centre to the same size.
@@ -142,6 +239,10 @@ class Field:
     def halo(self) -> int:
         """What must be read on each side of the core: all that padding could touch, or just what is taken off."""
         return self.reach if self.padded else self.trim - self.before
+
+    def _from(self, voxel: int) -> Field:
+        by = self.stride * voxel
+        return replace(self, trim=self.trim + by, first=self.first + by, last=self.last + by)
 
     def _divided(self) -> Field:
         step, offset = _both(self.step, self.offset, self.stride, self.trim % self.stride)

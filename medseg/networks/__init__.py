@@ -7,10 +7,44 @@ from collections.abc import Mapping
 from typing import Any
 
 from medseg.errors import ConfigError, nearest
+from medseg.networks.deconvnet import DeconvNet
+from medseg.networks.deeplab import DeepLabV1, DeepLabV2
+from medseg.networks.deeplab_v3 import DeepLabV3, DeepLabV3Plus
+from medseg.networks.fcn import FCN8s, FCN16s, FCN32s, FCNResNet
+from medseg.networks.hrnet import HRNetOCR
+from medseg.networks.monai_nets import UNETR, AttentionUNet, BasicUNet, DynUNet, SegResNet, SwinUNETR, VNet
 from medseg.networks.network import Network
+from medseg.networks.pspnet import PSPNet
+from medseg.networks.segnet import SegNet, SegNetBasic, SegNetSmall
 from medseg.networks.unet import UNet, UNet3D
+from medseg.networks.upernet import UPerNet
 
-NETWORKS: dict[str, type[Network]] = {"unet": UNet, "unet3d": UNet3D}
+NETWORKS: dict[str, type[Network]] = {
+    "unet": UNet,
+    "unet3d": UNet3D,
+    "deconvnet": DeconvNet,
+    "segnet": SegNet,
+    "segnet_basic": SegNetBasic,
+    "segnet_small": SegNetSmall,
+    "fcn32s": FCN32s,
+    "fcn16s": FCN16s,
+    "fcn8s": FCN8s,
+    "fcn_resnet": FCNResNet,
+    "deeplab_v1": DeepLabV1,
+    "deeplab_v2": DeepLabV2,
+    "deeplab_v3": DeepLabV3,
+    "deeplab_v3plus": DeepLabV3Plus,
+    "pspnet": PSPNet,
+    "upernet": UPerNet,
+    "hrnet_ocr": HRNetOCR,
+    "basic_unet": BasicUNet,
+    "dynunet": DynUNet,
+    "attention_unet": AttentionUNet,
+    "segresnet": SegResNet,
+    "vnet": VNet,
+    "unetr": UNETR,
+    "swin_unetr": SwinUNETR,
+}
 """Every network that a config, a package or ``medseg networks`` can name."""
 
 

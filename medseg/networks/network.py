@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import TileError
+from medseg.errors import ConfigError, TileError
 from medseg.geometry import Field, Footprint
 from medseg.geometry.footprint import least_congruent
 
 CONVOLUTION: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 UP_CONVOLUTION: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOLING: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AVERAGE_POOLING: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+MAX_UNPOOLING: dict[int, type[nn.Module]] = {2: nn.MaxUnpool2d, 3: nn.MaxUnpool3d}
+ADAPTIVE_AVERAGE_POOLING: dict[int, type[nn.Module]] = {2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+CHANNEL_DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
 
 
 class Network(nn.Module):
@@ -34,9 +38,14 @@ class Network(nn.Module):
         dims: spatial axes, 2 or 3.
         in_channels: channels of the window (C).
         out_channels: channels of the logits (K).
+        any_size: whether windows that are not admissible go in too: poolings round, and the network ends with the
+            window's own size. Only tiling wants windows at which it is exact.
+        least: voxels along each axis of the least window, where any size goes in.
     """
 
     paper: ClassVar[str]
+    any_size: ClassVar[bool] = False
+    least: int = 1
 
     def __init__(self, dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -51,12 +60,16 @@ class Network(nn.Module):
     @cached_property
     def fields(self) -> tuple[Field, ...]:
         """The output's field, axis by axis."""
-        return tuple(self.trace(Field(), axis) for axis in range(self.dims))
+        return tuple(self.trace(Field(rounds=self.any_size), axis) for axis in range(self.dims))
 
     @cached_property
     def footprint(self) -> Footprint:
         """What the network must see around its core."""
         return Footprint.of(self.fields)
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, \\*window) → the logits, and after them those of auxiliary heads, which only a loss looks at."""
+        return (self(x),)
 
     def core(self, x: Tensor) -> Tensor:
         """(N, C, \\*window) → (N, K, \\*core): the logits that no border has touched.
@@ -73,13 +86,17 @@ class Network(nn.Module):
         return out
 
     def check_window(self, window: Sequence[int]) -> None:
-        """Refuses a window whose sizes would not divide evenly on the way down.
+        """Refuses a window of other axes, that is too small, or whose sizes would not divide evenly on the way down.
 
         Raises:
-            TileError: with the nearest two sizes that would do.
+            TileError: with the least size, or the nearest two, that would do.
         """
         if len(window) != self.dims:
             raise TileError(f"a window of {len(window)} axes for a network of {self.dims}: {tuple(window)}")
+        if self.any_size:
+            if min(window) < self.least:
+                raise TileError(f"a window of {tuple(window)} voxels is too small: {self.least} an axis are the least")
+            return
         for n, field in zip(window, self.fields, strict=True):
             if n % field.step != field.offset or n <= field.trim:
                 above = least_congruent(max(n, field.trim + 1), field.step, field.offset)
@@ -120,6 +137,62 @@ def crop_and_concatenate(skip: Tensor, x: Tensor) -> Tensor:
     return torch.cat([skip, x], dim=1)
 
 
+def check_counts(least: int = 1, /, **counts: object) -> None:
+    """Refuses a network's argument that is not a whole number of ``least`` or more.
+
+    Raises:
+        ConfigError: with its name.
+    """
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or count < least:
+            raise ConfigError(f"network.{name} is {count!r}: it must be a whole number of {least} or more")
+
+
+def check_lists(**lists: object) -> None:
+    """Refuses a network's argument that is not a list of whole numbers of 1 or more.
+
+    Raises:
+        ConfigError: with its name.
+    """
+    for name, numbers in lists.items():
+        counts = numbers if isinstance(numbers, list | tuple) else ()
+        if not counts or not all(type(count) is int and count >= 1 for count in counts):
+            raise ConfigError(f"network.{name} is {numbers!r}: it must be a list of whole numbers of 1 or more")
+
+
+def check_choice(allowed: Any, **values: object) -> None:
+    """Refuses a network's argument that is none of a ``Literal``.
+
+    Raises:
+        ConfigError: with its name, and what it may be.
+    """
+    for name, value in values.items():
+        if value not in get_args(allowed):
+            choices = ", ".join(map(str, get_args(allowed)))
+            raise ConfigError(f"network.{name} is {value!r}: it must be one of {choices}")
+
+
+def check_dims(dims: object) -> None:
+    """Refuses a network of axes other than 2 or 3.
+
+    Raises:
+        ConfigError: for any other value.
+    """
+    if dims not in (2, 3):
+        raise ConfigError(f"network.dims is {dims!r}: it must be 2 or 3")
+
+
+def check_dropout(**probabilities: object) -> None:
+    """Refuses what is no probability under 1.
+
+    Raises:
+        ConfigError: with the argument's name.
+    """
+    for name, value in probabilities.items():
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+            raise ConfigError(f"network.{name} is {value!r}: it must be at least 0 and less than 1")
+
+
 def _at(value: int | Sequence[int], axis: int) -> int:
     return value if isinstance(value, int) else value[axis]
 
@@ -149,6 +222,7 @@ _RULES: list[tuple[tuple[type[nn.Module], ...], Callable[[Any, Field, int], Fiel
     ((nn.Conv2d, nn.Conv3d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d), _kernel),
     ((nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed),
     ((nn.InstanceNorm2d, nn.InstanceNorm3d, nn.GroupNorm), _over_window),
-    ((nn.ReLU, nn.Identity, nn.Dropout, nn.BatchNorm2d, nn.BatchNorm3d), _pointwise),
+    ((nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU), _pointwise),
+    ((nn.Identity, nn.Dropout, nn.Dropout2d, nn.Dropout3d, nn.BatchNorm2d, nn.BatchNorm3d), _pointwise),
 ]
 """How each layer moves a field. Batch norm is pointwise at inference, where its statistics are fixed."""

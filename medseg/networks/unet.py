@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,6 +26,10 @@ from medseg.networks.network import (
     MAX_POOLING,
     UP_CONVOLUTION,
     Network,
+    check_choice,
+    check_counts,
+    check_dims,
+    check_dropout,
     crop_and_concatenate,
     follow,
 )
@@ -257,17 +261,11 @@ def _check(
     up: str,
     dropout: float,
 ) -> None:
-    counts = {"in_channels": in_channels, "out_channels": out_channels, "depth": depth, "width": width}
-    for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            raise ConfigError(f"network.{name} is {count!r}: it must be a whole number of 1 or more")
-    choices = {"padding": (padding, Padding), "norm": (norm, Norm), "up": (up, Up)}
-    for name, (value, allowed) in choices.items():
-        if value not in get_args(allowed):
-            raise ConfigError(f"network.{name} is {value!r}: it must be one of {', '.join(get_args(allowed))}")
-    if dims not in (2, 3):
-        raise ConfigError(f"network.dims is {dims!r}: it must be 2 or 3")
+    check_dims(dims)
+    check_counts(in_channels=in_channels, out_channels=out_channels, depth=depth, width=width)
+    check_choice(Padding, padding=padding)
+    check_choice(Norm, norm=norm)
+    check_choice(Up, up=up)
+    check_dropout(dropout=dropout)
     if depth > MOST_LEVELS:
         raise ConfigError(f"network.depth is {depth}: {MOST_LEVELS} poolings are the most")
-    if isinstance(dropout, str) or not 0 <= dropout < 1:
-        raise ConfigError(f"network.dropout is {dropout!r}: it must be at least 0 and less than 1")

@@ -126,3 +126,59 @@ def test_layers_over_the_window_are_not_exact():
     assert not follow(layers, Field(), 0).exact
     with pytest.raises(TypeError, match="no rule"):
         follow(nn.Softmax(1), Field(), 0)
+
+
+def test_a_known_size_is_resized_to():
+    """A stride rounds down, the window's own size comes back: exact for n ≡ 0, or n ≡ 1 where corners are aligned."""
+
+    class Resizing(nn.Module):
+        def __init__(self, align_corners):
+            super().__init__()
+            self.down = positive(nn.Conv2d(1, 1, (3, 1), stride=(4, 1), padding=(1, 0)))
+            self.align_corners = align_corners
+
+        def forward(self, x):
+            size = x.shape[2:]
+            return nn.functional.interpolate(self.down(x), size=size, mode="bilinear", align_corners=self.align_corners)
+
+    for align_corners, offset in ((False, 0), (True, 1)):
+        layer = Resizing(align_corners)
+        field = follow(layer.down, Field(rounds=True), 0).resize(Field(), align_corners)
+        assert (field.stride, field.trim, field.step, field.offset, field.exact) == (1, 0, 4, offset, True)
+        check(layer, field, 40 + offset)
+
+
+def test_rounding_ends_where_a_node_becomes_finer():
+    """The windows at which tiling is exact are the same, whether others are taken or not."""
+    for rounds in (False, True):
+        field = Field(rounds=rounds).convolve(3).convolve(2, 2).convolve(2, 2).up_convolve(4, 4)
+        assert (field.step, field.offset) == (4, 2)
+        field = Field(rounds=rounds).convolve(2, 2).interpolate(2)
+        assert (field.step, field.offset) == (2, 0)
+
+
+@pytest.mark.parametrize(("kernel", "padding", "shift"), [(4, 0, -1), (4, 1, 0), (4, 2, 1), (3, 1, 0)])
+def test_voxels_upon_each_other(kernel, padding, shift):
+    """Caffe's coordinate map: a pooling's voxel 0 lies half a voxel in, an up-convolution's by kernel and padding."""
+    before = Field().convolve(3, padding=1) if kernel == 4 else Field().convolve(3)
+    down = before.convolve(2, 2) if kernel == 4 else before.convolve(1, 2)
+    up = down.up_convolve(kernel, 2, padding)
+    assert before.shift(up) == -up.shift(before) == shift
+
+
+def test_an_overlay_is_cropped_on_both_sides():
+    skip = Field().convolve(3, padding=1)
+    up = skip.convolve(2, 2).up_convolve(4, 2)
+    both = up.overlay(skip)
+    assert both == skip.overlay(up)
+    assert (both.trim, both.first, both.last) == (skip.trim, up.first + 1, up.last + 1)
+    assert up.crop(Field()).trim == 0
+    with pytest.raises(ValueError, match="it is smaller"):
+        Field(trim=2, first=1, last=1).crop(Field())
+
+
+def test_voxels_between_each_other_cannot_meet():
+    with pytest.raises(ValueError, match="do not lie upon"):
+        Field().shift(Field().convolve(2))
+    with pytest.raises(ValueError, match="do not lie upon"):
+        Field().overlay(Field().convolve(2, 2))

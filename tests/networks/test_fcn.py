@@ -1,0 +1,194 @@
+import laws
+import pytest
+import torch
+from torch.nn import functional
+
+from medseg import MedsegError, build_network
+from medseg.networks.fcn import FixedUpsampling
+
+NAMES = ("fcn32s", "fcn16s", "fcn8s")
+
+
+def narrow(name, padding="same", **more):
+    return {"name": name, "in_channels": 1, "out_channels": 2, "width": 2, "padding": padding, **more}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("fcn32s", 134_346_581), ("fcn16s", 134_364_410), ("fcn8s", 134_376_863)]
+)
+def test_134_million_parameters_as_table_1_counts(name, parameters):
+    assert laws.counted({"name": name}) == parameters
+
+
+@pytest.mark.parametrize(("name", "crops"), [("fcn32s", [19]), ("fcn16s", [-5, 27]), ("fcn8s", [-5, -9, 31])])
+def test_crops_are_the_release_s(name, crops):
+    """What the authors' prototxts have as offsets; a negative one crops the skip, the last one the scores."""
+    assert build_network(narrow(name, "published")).shifts == crops
+    assert not any(build_network(narrow(name, "same")).shifts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_500_becomes_16_becomes_500(name):
+    with torch.device("meta"):
+        network = build_network({"name": name})
+        x = torch.empty(1, 3, 500, 500)
+        assert network(x).shape == (1, 21, 500, 500)
+        for stage in network.stages:
+            x = network.pool(stage(x))
+        assert network.fc(x).shape == (1, 4096, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "padding"), [("fcn32s", "same"), ("fcn16s", "same"), ("fcn8s", "same"), ("fcn8s", "published")]
+)
+def test_probing_finds_the_composed_footprint(name, padding):
+    laws.assert_footprint(laws.built(narrow(name, padding)), across=1)
+
+
+@pytest.mark.parametrize(("name", "halo"), [("fcn32s", 233), ("fcn16s", 241), ("fcn8s", 245)])
+def test_footprints(name, halo):
+    for padding, offset in (("published", 26), ("same", 0)):
+        footprint = build_network(narrow(name, padding)).footprint
+        assert (footprint.halo[0], footprint.step[0], footprint.offset[0]) == (halo, 32, offset)
+        assert footprint.exact
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_three_dimensions_are_the_same_code(name):
+    flat, deep = laws.built(narrow(name)), laws.built(narrow(name, dims=3, fc_size=3))
+    reach = 2 * 32  # of an fc6 of 7 voxels beyond one of 3
+    assert deep.fields[0].last == flat.fields[0].last - reach
+    laws.assert_footprint(deep, axis=2, across=1)
+    laws.assert_sizes(deep, (5, 1, 33))
+    laws.assert_trains(deep, (17, 9, 8))
+
+
+@pytest.mark.parametrize("padding", ["published", "same"])
+@pytest.mark.parametrize("name", NAMES)
+def test_tiled_is_whole(name, padding):
+    laws.assert_tiled_is_whole(laws.built(narrow(name, padding)), (45, 20), (32, 32))
+
+
+@pytest.mark.parametrize("padding", ["published", "same"])
+@pytest.mark.parametrize("name", NAMES)
+def test_windows_of_any_size(name, padding):
+    laws.assert_sizes(laws.built(narrow(name, padding)), (1, 1), (33, 47), (64, 26), (27, 90))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training(name):
+    network = laws.built(narrow(name))
+    laws.assert_trains(network, (40, 33))
+    laws.assert_overfits(network, (32, 64))
+    laws.assert_casts(network, (32, 64))
+
+
+def test_training_as_published():
+    laws.assert_trains(laws.built(narrow("fcn8s", "published", at_once=True)), (30, 20))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_save_and_load(name, tmp_path):
+    laws.assert_round_trip(narrow(name), (32, 32), tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_begin_at_zero(name):
+    torch.manual_seed(0)
+    network = build_network(narrow(name)).eval()
+    assert not network(torch.randn(1, 1, 32, 32)).any()
+
+
+@pytest.mark.parametrize(("coarse", "fine"), [("fcn32s", "fcn16s"), ("fcn16s", "fcn8s"), ("fcn32s", "fcn8s")])
+@pytest.mark.parametrize("padding", ["published", "same"])
+def test_stages_begin_where_the_coarser_one_ended(coarse, fine, padding):
+    """Bilinear up-sampling in two steps is that in one where scores rise evenly: a score of the bias alone does."""
+    trained = laws.built(narrow(coarse, padding))
+    torch.manual_seed(7)
+    network = build_network(narrow(fine, padding)).double().eval()
+    network.from_coarser(trained.state_dict())
+    shared = network.state_dict()
+    for key, value in trained.state_dict().items():
+        assert key == "to_window.weight" or torch.equal(shared[key], value)
+    new = [score for i, score in enumerate(network.skip_scores) if i >= len(trained.skip_scores)]
+    assert new and not any(score.weight.any() or score.bias.any() for score in new)
+    for net in (trained, network):
+        for score in (net.score, *net.skip_scores):
+            torch.nn.init.zeros_(score.weight)
+        for up in net.up:
+            up.load_state_dict({"weight": build_network(narrow("fcn16s")).up[0].weight})
+    x = torch.zeros(1, 1, 96, 96, dtype=torch.float64)
+    inner = (..., slice(40, 56), slice(40, 56))
+    assert torch.allclose(network(x)[inner], trained(x)[inner])
+
+
+def test_weights_that_do_not_fit_are_named():
+    network = build_network(narrow("fcn16s"))
+    with pytest.raises(MedsegError, match=r"skip_scores\.1\.weight"):
+        network.from_coarser(build_network(narrow("fcn8s")).state_dict())
+    with pytest.raises(MedsegError, match=r"score\.weight"):
+        network.from_coarser(build_network({**narrow("fcn32s"), "out_channels": 3}).state_dict())
+    with pytest.raises(MedsegError, match=r"stages\.0\.0\.weight"):
+        network.from_coarser({})
+
+
+def test_skips_are_scaled_at_once():
+    at_once, plain = laws.built(narrow("fcn8s", at_once=True)), laws.built(narrow("fcn8s"))
+    weights = at_once.state_dict()
+    for i, scale in enumerate((1e-2, 1e-4)):
+        weights[f"skip_scores.{i}.weight"] = weights[f"skip_scores.{i}.weight"] * scale
+    plain.load_state_dict(weights)
+    x = laws.noise(plain, (32, 40))
+    assert torch.allclose(plain(x), at_once(x))
+
+
+@pytest.mark.parametrize(("backbone", "parameters"), [("resnet50", 35_322_218), ("resnet101", 54_314_346)])
+def test_on_a_resnet_as_torchvision_counts(backbone, parameters):
+    assert laws.counted({"name": "fcn_resnet", "backbone": backbone, "auxiliary": True}) == parameters
+
+
+def test_on_a_resnet(tmp_path):
+    spec = {"name": "fcn_resnet", "backbone": "resnet18", "in_channels": 1, "out_channels": 2, "width": 4}
+    network = laws.built(spec)
+    laws.assert_footprint(network, across=1)
+    laws.assert_tiled_is_whole(network, (21, 6), (8, 16))
+    laws.assert_sizes(network, (1, 1), (33, 47))
+    laws.assert_trains(network, (40, 33))
+    laws.assert_round_trip(spec, (32, 32), tmp_path)
+    assert laws.built({**spec, "align_corners": True}).footprint.offset == (1, 1)
+    assert [o.shape for o in laws.built({**spec, "auxiliary": True}).outputs(laws.noise(network, (9, 12)))] == [
+        (1, 2, 9, 12)
+    ] * 2
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("factor", [8, 16])
+def test_fixed_up_sampling_interpolates_linearly(factor, dims):
+    x = torch.randn(2, 3, *[3] * dims, dtype=torch.float64)
+    mode = {2: "bilinear", 3: "trilinear"}[dims]
+    up = FixedUpsampling(dims, factor, padded=True).double()(x)
+    inner = (..., *[slice(factor // 2, -factor // 2)] * dims)
+    expected = functional.interpolate(x, scale_factor=factor, mode=mode, align_corners=False)
+    assert torch.allclose(up[inner], expected[inner])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"padding": "valid"}, "network.padding is 'valid'.*published, same"),
+        ({"fc_size": 4}, "network.fc_size is 4"),
+        ({"dims": 1}, "network.dims is 1"),
+        ({"width": 0}, "network.width is 0"),
+        ({"dropout": 1}, "network.dropout is 1"),
+    ],
+)
+def test_a_spec_that_is_wrong_is_told(wrong, message):
+    with pytest.raises(MedsegError, match=message):
+        build_network({"name": "fcn8s", "width": 2, **wrong})
+
+
+def test_a_window_of_other_axes_is_refused():
+    with pytest.raises(MedsegError, match="3 axes for a network of 2"):
+        build_network(narrow("fcn8s"))(torch.zeros(1, 1, 8, 8, 8))
+    with pytest.raises(MedsegError, match="too small: 1 an axis"):
+        build_network(narrow("fcn8s"))(torch.zeros(1, 1, 8, 0))
