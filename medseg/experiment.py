@@ -126,5 +126,6 @@ class Experiment(_Section):
         network["properties"]["name"]["enum"] = list(NETWORKS)
         for name in NETWORKS:
             for key, default in arguments_of(name).items():
-                network["properties"].setdefault(key, {"title": key, "examples": [default]})
+                example = list(default) if isinstance(default, tuple) else default
+                network["properties"].setdefault(key, {"title": key, "examples": [example]})
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -428,7 +428,8 @@ class RepeatedInput(nn.Module):
 class UNETR(MonaiNetwork):
     """A vision transformer over the window's patches of 16^dims, and a U-Net's decoder (figure 2).
 
-    MONAI's ``UNETR``, of the paper's sizes at width 16. Each patch's place is learned, so that windows have one size.
+    MONAI's ``UNETR``, of the paper's sizes at width 16, without the norms for a cross-attention that it does not have.
+    Each patch's place is learned, so that windows have one size.
 
     Args:
         in_channels: C.
@@ -470,6 +471,8 @@ class UNETR(MonaiNetwork):
             dropout_rate=dropout,
             spatial_dims=dims,
         )
+        for block in self.network.vit.blocks:
+            block.norm_cross_attn = nn.Identity()
 
     def check_window(self, window: Sequence[int]) -> None:
         """Refuses every window but the one.

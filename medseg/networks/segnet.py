@@ -32,7 +32,8 @@ class SegNet(UnpoolingNetwork):
 
     Where we differ, and why: poolings round up and unpoolings restore the size before them, so that any window can be
     taken (the released network names the sizes of a 360x480 image); 2D or 3D. ``unpool="bilinear"`` interpolates and
-    keeps the decoder's convolutions, to tell what the indices are worth; «Bilinear-Interpolation» in section 3.2 has none.
+    keeps the decoder's convolutions, to tell what the indices are worth; «Bilinear-Interpolation» in section 3.2 has
+    none.
 
     Args:
         in_channels: C.
