@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from laws import tiled_and_whole
 from torch import nn
 
-from medseg import MedsegError, Tiling, build_network, open_scan, read_mirrored
+from medseg import MedsegError, build_network
 from medseg.networks.unet import UNet, UNet3D
 
 
@@ -76,26 +77,6 @@ def test_shapes_on_the_meta_device_are_the_footprint_s(dims, up):
                 assert tuple(out.shape[2:]) == network.footprint.core_shape(n)
 
 
-def tiled_and_whole(network, extent, core, batch, dtype):
-    """The logits of a scan (K, *extent), tile by tile and in one pass."""
-    rng = np.random.default_rng(len(extent) * 1000 + sum(extent))
-    scan = open_scan(rng.standard_normal((1, *extent)).astype(dtype))
-
-    def run(tiling):
-        out = np.full((network.out_channels, *extent), np.nan, dtype)
-        for i in range(0, len(tiling), batch):
-            tiles = tiling[i : i + batch]
-            x = torch.from_numpy(np.stack([read_mirrored(scan, t.read) for t in tiles]))
-            with torch.inference_mode():
-                for tile, logits in zip(tiles, network.core(x), strict=True):
-                    kept = logits[(slice(None), *tile.keep.slices)]
-                    out[(slice(None), *tile.write.slices)] = kept.numpy()
-        return out
-
-    footprint = network.footprint
-    return run(Tiling(extent, core, footprint)), run(Tiling.whole(extent, footprint))
-
-
 # Random extents: shorter than the halo, of length 1, not multiples of anything.
 @settings(max_examples=12)
 @given(
@@ -109,9 +90,9 @@ def tiled_and_whole(network, extent, core, batch, dtype):
 )
 def test_tiled_is_whole_in_2d(extent, core, depth, padding, up, batch, seed):
     network = small(depth=depth, padding=padding, up=up, seed=seed)
-    tiled, whole = tiled_and_whole(network, extent, core, batch, np.float64)
+    tiled, whole = tiled_and_whole(network, extent, core, batch)
     assert np.abs(tiled - whole).max() <= 1e-10 * np.abs(whole).max()
-    tiled, whole = tiled_and_whole(network.float(), extent, core, batch, np.float32)
+    tiled, whole = tiled_and_whole(network.float(), extent, core, batch)
     assert np.abs(tiled - whole).max() <= 1e-5 * np.abs(whole).max()
 
 
@@ -124,7 +105,7 @@ def test_tiled_is_whole_in_2d(extent, core, depth, padding, up, batch, seed):
 )
 def test_tiled_is_whole_in_3d(extent, core, name, padding):
     network = small(dims=3, depth=1, padding=padding, name=name)
-    tiled, whole = tiled_and_whole(network, extent, core, 2, np.float64)
+    tiled, whole = tiled_and_whole(network, extent, core, 2)
     assert np.abs(tiled - whole).max() <= 1e-10 * np.abs(whole).max()
 
 
