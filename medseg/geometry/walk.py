@@ -33,37 +33,21 @@ class Walk(Sequence[int]):
     Args:
         grid: tiles along each axis, at least one an axis.
         beam: tiles across a beam, one number for each axis after the first or one for all; a last beam may be narrower.
-        ranges: the tiles to visit, ``start <= position < stop`` along each axis; None visits all.
 
     Raises:
-        TileError: for an empty grid, a beam under 1, ranges outside the grid or a wrong number of axes.
+        TileError: for an empty grid, a beam under 1 or a wrong number of axes.
     """
 
-    def __init__(
-        self, grid: Sequence[int], beam: int | Sequence[int], ranges: Sequence[tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, grid: Sequence[int], beam: int | Sequence[int]) -> None:
         self.grid = tuple(map(int, grid))
         self.beam = (beam,) * (len(self.grid) - 1) if isinstance(beam, int) else tuple(map(int, beam))
-        self.ranges = tuple((0, n) for n in self.grid) if ranges is None else tuple((int(a), int(b)) for a, b in ranges)
         if min(self.grid, default=0) < 1 or min(self.beam, default=1) < 1:
             raise TileError(f"grid {self.grid} and beam {self.beam} must be at least 1")
-        if not len(self.grid) == len(self.beam) + 1 == len(self.ranges):
-            raise TileError(
-                f"grid {self.grid}, beam {self.beam} and ranges {self.ranges} do not belong together: "
-                "a beam has one axis less than the grid"
-            )
-        if not all(0 <= a <= b <= n for (a, b), n in zip(self.ranges, self.grid, strict=True)):
-            raise TileError(f"ranges {self.ranges} are not within the grid {self.grid}")
-
-    def restricted(self, ranges: Sequence[tuple[int, int]]) -> Walk:
-        """The part of the walk within ``ranges`` (see the class), in the same relative order."""
-        if len(ranges) != len(self.grid):
-            raise TileError(f"ranges {tuple(ranges)} and the grid {self.grid} differ in axes")
-        both = [(max(a, c), min(b, d)) for (a, b), (c, d) in zip(self.ranges, ranges, strict=True)]
-        return Walk(self.grid, self.beam, [(a, max(a, b)) for a, b in both])
+        if len(self.grid) != len(self.beam) + 1:
+            raise TileError(f"grid {self.grid} and beam {self.beam} differ: a beam has one axis less than the grid")
 
     def __len__(self) -> int:
-        return math.prod(b - a for a, b in self.ranges)
+        return math.prod(self.grid)
 
     @overload
     def __getitem__(self, index: int) -> int: ...
@@ -81,19 +65,17 @@ class Walk(Sequence[int]):
 
     def _tile(self, position: int) -> tuple[int, ...]:
         """The tile at a position, along each axis: first its beam, axis by axis, then its place in the beam."""
-        (first, last), *across = self.ranges
         unit = len(self)
         starts, widths = [], []
-        for (a, b), width in zip(across, self.beam, strict=True):
-            unit //= b - a  # tiles in one layer of this axis, in the beams chosen on the axes before it
-            beam = (a + position // unit) // width
-            start, stop = max(beam * width, a), min((beam + 1) * width, b)
-            position -= (start - a) * unit
-            unit *= stop - start
+        for n, width in zip(self.grid[1:], self.beam, strict=True):
+            unit //= n  # tiles in one layer of this axis, in the beams chosen on the axes before it
+            start = position // unit // width * width
+            position -= start * unit
             starts.append(start)
-            widths.append(stop - start)
-        along, rest = divmod(position, unit // (last - first))
-        return (first + along, *(s + i for s, i in zip(starts, unravel(rest, widths), strict=True)))
+            widths.append(min(width, n - start))
+            unit *= widths[-1]
+        along, rest = divmod(position, unit // self.grid[0])
+        return (along, *(s + i for s, i in zip(starts, unravel(rest, widths), strict=True)))
 
     def __repr__(self) -> str:
-        return f"Walk(grid={self.grid}, beam={self.beam}, ranges={self.ranges})"
+        return f"Walk(grid={self.grid}, beam={self.beam})"

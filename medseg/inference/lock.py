@@ -1,8 +1,8 @@
 """One job, one process: a second start on the same output is refused while the first one lives.
 
 The lock is the operating system's (``flock``), so that a process that was killed leaves none behind. The process that
-runs a job holds its lock file; each worker that it starts shares another one, so that a new start waits for workers of
-a killed parent to be gone before it touches what they write.
+runs a job holds its lock file; each worker that it starts shares another one, so that a new start is refused as long as
+a worker of a killed parent still writes.
 """
 
 from __future__ import annotations

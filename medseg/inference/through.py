@@ -5,11 +5,10 @@ from __future__ import annotations
 from medseg.geometry import Tiling
 from medseg.inference import blend as windows
 from medseg.inference import segment as tiles
-from medseg.inference.blend import blend
 from medseg.inference.emit import Output
 from medseg.inference.journal import Journal
 from medseg.inference.pipeline import Progress, Report
-from medseg.inference.segment import Pace, segment
+from medseg.inference.segment import Pace
 from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 from medseg.scans.protocol import MaskSink, Scan
@@ -24,10 +23,10 @@ def through(
     pace: Pace | None = None,
     report: Report | None = None,
 ) -> Progress:
-    """Segments a scan by its tiles (:func:`segment`) or by sliding windows (:func:`blend`), which see."""
+    """Segments a scan by its tiles, or by sliding windows: see ``segment`` and ``blend``."""
     if isinstance(way, Blending):
-        return blend(scan, network, way, sink, journal, pace, report)
-    return segment(scan, network, way, sink, journal, pace, report)
+        return windows.blend(scan, network, way, sink, journal, pace, report)
+    return tiles.segment(scan, network, way, sink, journal, pace, report)
 
 
 def outlook(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg import Footprint, MedsegError, Tiling
+from medseg import MedsegError
 from medseg.geometry.walk import Walk
 
 grids = st.lists(st.integers(1, 6), min_size=1, max_size=4)
@@ -15,12 +15,6 @@ grids = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 def walks(draw):
     grid = draw(grids)
     return Walk(grid, draw(st.lists(st.integers(1, 7), min_size=len(grid) - 1, max_size=len(grid) - 1)))
-
-
-@st.composite
-def ranges_in(draw, grid):
-    ends = [sorted(draw(st.tuples(st.integers(0, n), st.integers(0, n)))) for n in grid]
-    return [(a, b) for a, b in ends]
 
 
 def by_hand(grid, beam):
@@ -49,17 +43,6 @@ def test_a_walk_goes_beam_by_beam_along_axis_0(walk):
             walk[outside]
 
 
-@given(st.data(), walks())
-def test_a_restricted_walk_is_the_same_walk_with_tiles_left_out(data, walk):
-    ranges = data.draw(ranges_in(walk.grid))
-    tiling = Tiling(walk.grid, (1,) * len(walk.grid), Footprint(*((n,) * len(walk.grid) for n in (0, 1, 0))))
-    part = walk.restricted(ranges)
-    inside = [i for i in walk if all(a <= p < b for p, (a, b) in zip(tiling[i].write.start, ranges, strict=True))]
-    assert list(part) == inside
-    assert len(part) == len(inside)
-    assert list(part.restricted(ranges)) == inside
-
-
 @given(grids)
 def test_a_beam_as_wide_as_the_grid_is_the_tilings_own_order(grid):
     assert list(Walk(grid, max(grid))) == list(range(math.prod(grid)))
@@ -74,12 +57,7 @@ def test_a_walk_over_a_huge_grid_costs_nothing():
     assert walk[len(walk) - 1] == len(walk) - 1
 
 
-@pytest.mark.parametrize(
-    ("grid", "beam", "ranges"),
-    [((), 1, None), ((0, 2), 1, None), ((2, 2), 0, None), ((2, 2), (1, 1), None), ((2, 2), 1, [(0, 3), (0, 1)])],
-)
-def test_a_walk_that_makes_no_sense_is_refused(grid, beam, ranges):
+@pytest.mark.parametrize(("grid", "beam"), [((), 1), ((0, 2), 1), ((2, 2), 0), ((2, 2), (1, 1))])
+def test_a_walk_that_makes_no_sense_is_refused(grid, beam):
     with pytest.raises(MedsegError):
-        Walk(grid, beam, ranges)
-    with pytest.raises(MedsegError):
-        Walk((2, 2), 1).restricted([(0, 1)])
+        Walk(grid, beam)
