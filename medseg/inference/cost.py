@@ -130,9 +130,14 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops = self.peak = self._alive = 0
         self._known = weakref.WeakSet([given.untyped_storage()])
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing is compiled here, and PyTorch would load its compiler (seconds) to keep it away from this."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        out = _concatenated(*args) if func is torch.ops.aten.cat.default else func(*args, **kwargs)
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 self._note(tensor.untyped_storage())
@@ -151,6 +156,13 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _forget(self, count: int) -> None:
         self._alive -= count
+
+
+def _concatenated(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
+    """What ``torch.cat`` gives on the meta device, where PyTorch's own would load its compiler first."""
+    shape = list(tensors[0].shape)
+    shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
+    return tensors[0].new_empty(shape)
 
 
 def _blocked_bytes(x: Tensor) -> int:

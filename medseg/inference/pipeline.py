@@ -16,6 +16,8 @@ from typing import Protocol, TypeVar
 
 import torch
 
+from medseg.inference.process_memory import give_back
+
 Unit = TypeVar("Unit")
 Taken = TypeVar("Taken", contravariant=True)
 Read = TypeVar("Read")
@@ -23,6 +25,8 @@ Found = TypeVar("Found")
 
 AHEAD = 2
 """Units that are read before, and written after, the one that is computed, where nobody says."""
+SWEEP_SECONDS = 0.25
+"""How often the heap's free pages are given back."""
 
 
 @dataclass
@@ -134,11 +138,14 @@ class Stages(Protocol[Taken, Read, Found]):
 
 def run(stages: Stages[Unit, Read, Found], units: Iterable[Unit], ahead: int, report: Report | None) -> Progress:
     """Takes units through their stages, ``report`` being called after each; returns the progress at the end."""
-    progress, begun = stages.progress, time.perf_counter()
+    progress, begun, swept = stages.progress, time.perf_counter(), 0.0
     with torch.inference_mode():
         for unit in flow(units, stages.read, stages.compute, stages.write, ahead):
             progress.done += stages.tiles(unit)
-            progress.loop_seconds = time.perf_counter() - begun
+            progress.loop_seconds = now = time.perf_counter() - begun
+            if now > swept + SWEEP_SECONDS:
+                give_back()
+                swept = now
             if report is not None:
                 report(progress)
     progress.loop_seconds = time.perf_counter() - begun

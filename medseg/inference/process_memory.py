@@ -51,14 +51,39 @@ def _begin_anew() -> int | None:
     """Lets the peak begin anew, free blocks of the heap given back; returns what is resident, None where it cannot."""
     if sys.platform != "linux":
         return None
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()
     _EARLIER[0] = peak_bytes()
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return _status("VmRSS")
     except OSError:
         return None
+
+
+MAPPED_BYTES = 16 << 20
+"""Blocks from this size on are mapped one by one, and unmapped when they are freed."""
+_MMAP_THRESHOLD, _ARENA_MAX = -3, -8
+"""Names of ``mallopt(3)``."""
+
+
+def tame_heap() -> None:
+    """Keeps the C library's heap (glibc) from growing with the length of a run, as holes of freed blocks make it.
+
+    By itself it raises the size from which blocks are mapped one by one to 32 MiB, and gives each thread a heap.
+    To be called before threads are started, by a process that is medseg's own.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            c = ctypes.CDLL(None)
+            c.mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
+            c.mallopt(_ARENA_MAX, 2)
+
+
+def give_back() -> None:
+    """Gives the heap's free pages back to the system, where the C library can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(key: str) -> int:

@@ -31,6 +31,7 @@ from medseg.inference.journal import Journal
 from medseg.inference.lock import shared
 from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan
+from medseg.inference.process_memory import tame_heap
 from medseg.inference.through import outlook, through
 from medseg.inference.windows import Windows
 from medseg.scans.cache import PIECES
@@ -137,6 +138,7 @@ _STOP: list[Event] = []
 
 def _begin(folder: Path, device: str, parent: int, stop: Event) -> None:
     _die_with(parent)
+    tame_heap()
     _STOP.append(stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     _MODEL.append(Model.load(folder, torch.device(device)))
