@@ -2,7 +2,8 @@
 
 Files hold values (``membrane: 0, cell: 255``), networks predict classes: 0 for background, 1..K for the
 foreground labels in their order. Masks carry a data set's own values, so they compare with its references as
-they are.
+they are. Voxels of a label that is to be ignored are :data:`IGNORED`: nothing is learned from them, nothing is scored
+there, and no network predicts them.
 Legend: C channels, K foreground classes, n voxels.
 """
 
@@ -21,9 +22,13 @@ from medseg.geometry import Box
 from medseg.scans.scan import Scan
 
 BACKGROUND = "background"
+IGNORE = "ignore"
+IGNORED = -1
+"""The class of voxels that don't count. Class maps are signed where there may be some: no count of classes meets it."""
 LOWEST, HIGHEST = -(2**31), 2**32 - 1
 """The values that a label may have: whatever some integer type of at most 32 bits holds."""
 _SHOWN = 6
+_UNDECLARED = -2
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,24 @@ class Labels:
             «background», or, where none is called so, all but the one whose value is 0.
         instances: the files hold instance numbers: every voxel that is not 0 belongs to the one foreground
             class.
+        ignore: the labels whose voxels don't count. By default the one called «ignore», as nnU-Net has it, unless it is
+            foreground.
 
     Raises:
-        MedsegError: where labels share a value, a name or value is not fit, or the foreground is empty or
-            unknown.
+        MedsegError: where labels share a value, a name or value is not fit, the foreground is empty or unknown, or
+            what is to be ignored is unknown, foreground, or the background.
     """
 
     values: Mapping[str, int]
     foreground: tuple[str, ...] = field(default=())
     instances: bool = False
+    ignore: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", dict(self.values))
         self._check_values()
+        object.__setattr__(self, "ignore", tuple(self.ignore) or self._default_ignore())
+        self._check_ignore()
         object.__setattr__(self, "foreground", tuple(self.foreground) or self._default_foreground())
         self._check_foreground()
 
@@ -60,7 +70,8 @@ class Labels:
     @cached_property
     def background_value(self) -> int:
         """The value written where no foreground class is, and read as background even where no label declares it."""
-        rest = {name: value for name, value in self.values.items() if name not in self.foreground}
+        taken = {*self.foreground, *self.ignore}
+        rest = {name: value for name, value in self.values.items() if name not in taken}
         if rest:
             return rest.get(BACKGROUND, min(rest.values()))
         used = set(self.values.values())
@@ -72,6 +83,12 @@ class Labels:
         return np.array([self.background_value, *(self.values[name] for name in self.foreground)], np.int64)
 
     @cached_property
+    def class_dtype(self) -> np.dtype:
+        """Of class maps: the smallest that holds 0..K and, where there are labels to ignore, :data:`IGNORED`."""
+        kinds = "bhi" if self.ignore else "BH"
+        return next(np.dtype(kind) for kind in kinds if self.classes <= np.iinfo(kind).max)
+
+    @cached_property
     def dtype(self) -> np.dtype:
         """The smallest integer type that holds every value: unsigned, or signed where one is negative."""
         known = [*self.values.values(), self.background_value]
@@ -80,7 +97,7 @@ class Labels:
         return next(fits)
 
     def encode(self, raw: NDArray, name: str = "array") -> NDArray:
-        """(*n) values of a file → (*n) classes, uint8 (uint16 beyond 255 classes).
+        """(*n) values of a file → (*n) classes: uint8, or int8 where labels are ignored; wider for more classes.
 
         Args:
             raw: of any shape; integers, booleans, or floats that are whole numbers.
@@ -91,13 +108,14 @@ class Labels:
         """
         whole = _whole(raw, name)
         if self.instances:
-            return (whole != 0).astype(np.uint8)
+            ignored = np.isin(whole, [self.values[label] for label in self.ignore])
+            return np.where(ignored, IGNORED, whole != 0).astype(self.class_dtype)
         codes = (
             self._table(whole.dtype)[whole.view(_unsigned(whole.dtype))] if whole.itemsize <= 2 else self._search(whole)
         )
-        if codes.size and codes.min() < 0:
-            raise MedsegError(self._undeclared(whole[codes < 0], name))
-        return codes.astype(np.uint8 if self.classes <= 255 else np.uint16)
+        if codes.size and codes.min() <= _UNDECLARED:
+            raise MedsegError(self._undeclared(whole[codes <= _UNDECLARED], name))
+        return codes.astype(self.class_dtype)
 
     def decode(self, classes: NDArray) -> NDArray:
         """(*n) classes 0..K → (*n) values for a file, of ``dtype``."""
@@ -114,7 +132,12 @@ class Labels:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {"values": dict(self.values), "foreground": list(self.foreground), "instances": self.instances}
+        return {
+            "values": dict(self.values),
+            "foreground": list(self.foreground),
+            "instances": self.instances,
+            "ignore": list(self.ignore),
+        }
 
     @classmethod
     def from_dict(cls, content: Any) -> Labels:
@@ -126,12 +149,14 @@ class Labels:
         if not isinstance(content, Mapping) or not isinstance(content.get("values"), Mapping):
             raise MedsegError("labels must be an object with values: {name: number}")
         for key in content:
-            if key not in ("values", "foreground", "instances"):
-                raise MedsegError(f"labels have no key {key!r}: values, foreground and instances are allowed")
-        foreground, instances = content.get("foreground") or (), content.get("instances", False)
-        if not isinstance(foreground, list | tuple) or not isinstance(instances, bool):
-            raise MedsegError("labels: foreground must be a list of names and instances true or false")
-        return cls(content["values"], tuple(foreground), instances)
+            if key not in ("values", "foreground", "instances", "ignore"):
+                raise MedsegError(f"labels have no key {key!r}: values, foreground, instances and ignore are allowed")
+        foreground, ignore = content.get("foreground") or (), content.get("ignore") or ()
+        instances = content.get("instances", False)
+        lists = isinstance(foreground, list | tuple) and isinstance(ignore, list | tuple)
+        if not lists or not isinstance(instances, bool):
+            raise MedsegError("labels: foreground and ignore must be lists of names and instances true or false")
+        return cls(content["values"], tuple(foreground), instances, tuple(ignore))
 
     def _check_values(self) -> None:
         if not self.values:
@@ -146,24 +171,37 @@ class Labels:
                 raise MedsegError(f"labels {seen[value]!r} and {name!r} share the value {value}: give each its own")
             seen[value] = name
 
-    def _default_foreground(self) -> tuple[str, ...]:
-        if BACKGROUND in self.values:
-            return tuple(name for name in self.values if name != BACKGROUND)
-        return tuple(name for name, value in self.values.items() if value != 0)
+    def _default_ignore(self) -> tuple[str, ...]:
+        return (IGNORE,) if IGNORE in self.values and IGNORE not in self.foreground else ()
 
-    def _check_foreground(self) -> None:
-        for name in self.foreground:
+    def _default_foreground(self) -> tuple[str, ...]:
+        counted = {name: value for name, value in self.values.items() if name not in self.ignore}
+        if BACKGROUND in counted:
+            return tuple(name for name in counted if name != BACKGROUND)
+        return tuple(name for name, value in counted.items() if value != 0)
+
+    def _check_names(self, what: str, names: tuple[str, ...]) -> None:
+        for name in names:
             if name not in self.values:
                 known = ", ".join(self.values)
-                raise MedsegError(
-                    f"foreground label {name!r} is not among the labels {known}{nearest(str(name), self.values)}"
-                )
+                raise MedsegError(f"{what} {name!r} is not among the labels {known}{nearest(str(name), self.values)}")
+        if len(set(names)) < len(names):
+            raise MedsegError(f"{what}s: {', '.join(names)} names a label twice")
+
+    def _check_ignore(self) -> None:
+        self._check_names("ignored label", self.ignore)
+        for name in self.ignore:
+            if name in self.foreground:
+                raise MedsegError(f"label {name!r} is to be ignored and foreground: it can be one of them")
+            if name == BACKGROUND or (self.instances and self.values[name] == 0):
+                raise MedsegError(f"label {name!r} is the background, which cannot be ignored: ignore another label")
+
+    def _check_foreground(self) -> None:
+        self._check_names("foreground label", self.foreground)
         if not self.foreground:
             raise MedsegError(
                 f"none of the labels {', '.join(self.values)} is foreground: name it in foreground: [...]"
             )
-        if len(set(self.foreground)) < len(self.foreground):
-            raise MedsegError(f"foreground names a label twice: {', '.join(self.foreground)}")
         if self.instances and (self.classes != 1 or self.background_value != 0):
             raise MedsegError(
                 f"instances: true needs one foreground label and background 0; here: {', '.join(self.foreground)}, "
@@ -173,16 +211,17 @@ class Labels:
     @cached_property
     def _codes(self) -> dict[int, int]:
         codes = dict.fromkeys([*self.values.values(), self.background_value], 0)
-        return codes | {self.values[name]: number for number, name in enumerate(self.foreground, 1)}
+        codes |= {self.values[name]: number for number, name in enumerate(self.foreground, 1)}
+        return codes | {self.values[name]: IGNORED for name in self.ignore}
 
     @cached_property
     def _tables(self) -> dict[np.dtype, NDArray]:
         return {}
 
     def _table(self, dtype: np.dtype) -> NDArray:
-        """The class of every value of an 8 or 16 bit type, in the order of its bits; -1 where there is none."""
+        """The class of every value of an 8 or 16 bit type, in the order of its bits."""
         if dtype not in self._tables:
-            table = np.full(2 ** (8 * dtype.itemsize), -1, np.int32)
+            table = np.full(2 ** (8 * dtype.itemsize), _UNDECLARED, np.int32)
             limits = np.iinfo(dtype)
             for value, code in self._codes.items():
                 if limits.min <= value <= limits.max:
@@ -194,7 +233,7 @@ class Labels:
         values = np.array(sorted(self._codes), np.int64)
         codes = np.array([self._codes[int(v)] for v in values], np.int32)
         place = np.searchsorted(values, whole).clip(max=len(values) - 1)
-        return np.where(values[place] == whole, codes[place], -1)
+        return np.where(values[place] == whole, codes[place], _UNDECLARED)
 
     def _undeclared(self, wrong: NDArray, name: str) -> str:
         found = np.unique(wrong)

@@ -2,24 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from medseg.datasets.cases import find_scans, read_dataset
-from medseg.datasets.check import open_label
+from medseg.datasets.check import check_grid, open_label
 from medseg.datasets.labels import Labels, one_channel
-from medseg.errors import MedsegError, OutputError, nearest
-from medseg.evaluation.metrics import evaluate_pair
-from medseg.evaluation.report import CSV, JSON, CaseResult, Report
+from medseg.errors import GridError, MedsegError, OutputError, nearest
+from medseg.evaluation.case import score_case
+from medseg.evaluation.catalogue import Family, choose
+from medseg.evaluation.pair import Options
+from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import read_json
 from medseg.scans.blocks import blocks
 from medseg.scans.scan import stem_of, suffix_of
 
 INFERENCE = "inference.json"
 """What medseg infer leaves beside its masks; its key «labels» says what their values mean."""
+PROBABILITIES = "probabilities"
+"""The folder beside the masks in which medseg infer leaves probabilities."""
 MOST_VALUES = 255
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be computed.
+
+    Attributes:
+        metrics: names of metrics and families; None for the usual ones and those that the other options are about.
+        tolerance: of nsd, for all labels or by label, in mm (in voxels where the scans state no unit); None for no nsd.
+        overlap: the IoU above which lesions match one to one; 0 where any shared voxel does.
+        instances: the files hold instance numbers, or masks whose components are the instances.
+        objects: the segments of v_rand and v_info are a label's components; otherwise the label is the border.
+        probabilities: the folder of probabilities, or one file.
+    """
+
+    metrics: Sequence[str] | None = None
+    tolerance: float | Mapping[str, float] | None = None
+    overlap: float = 0.0
+    instances: bool = False
+    objects: bool = False
+    probabilities: Path | None = None
+
+    def options(self, labels: Labels, numbered: bool) -> Options:
+        """For a set of labels.
+
+        Args:
+            labels: of the data set.
+            numbered: whether they are declared to be instances.
+
+        Raises:
+            MedsegError: for an unknown metric or label, or a number that is none.
+        """
+        about = {"instances": self.instances, "calibration": self.probabilities is not None}
+        extra: list[Family] = [family for family, asked in about.items() if asked]  # type: ignore[misc]
+        metrics = choose(self.metrics, extra, self.tolerance is not None)
+        if not 0 <= self.overlap < 1:
+            raise MedsegError(f"overlap {self.overlap} is no IoU: give a number from 0 (any voxel) to below 1")
+        options = Options(metrics, self._tolerances(labels), self.overlap, numbered, self.objects)
+        if options.wants("instances") and not self.instances:
+            raise MedsegError("ap and pq compare instances: say that the files hold some with --instances")
+        return options
+
+    def _tolerances(self, labels: Labels) -> dict[str, float]:
+        given = self.tolerance
+        by_label = (
+            given
+            if isinstance(given, Mapping)
+            else dict.fromkeys(labels.foreground if given is not None else (), given)
+        )
+        for name, value in by_label.items():
+            if name not in labels.foreground:
+                known = ", ".join(labels.foreground)
+                raise MedsegError(f"tolerance of {name!r}: the labels are {known}{nearest(name, labels.foreground)}")
+            if value is None or not (math.isfinite(value) and value >= 0):
+                raise MedsegError(f"the tolerance of {name!r} is {value}: give a distance of 0 or more")
+        return {name: float(value) for name, value in by_label.items() if value is not None}
 
 
 def evaluate(
@@ -28,6 +92,7 @@ def evaluate(
     labels: Labels | None = None,
     out: Path | None = None,
     *,
+    wanted: Wanted | None = None,
     predicted_only: bool = False,
     overwrite: bool = False,
 ) -> Report:
@@ -40,13 +105,15 @@ def evaluate(
             ``dataset.json`` in or above the references, else every value but 0 that is found in the
             references is a class, named by its value.
         out: where ``metrics.csv`` and ``metrics.json`` go; nothing is written by default.
-        predicted_only: whether references without a prediction are left out; otherwise they score 0.
+        wanted: what to compute; by default what is quick and says most.
+        predicted_only: whether references without a prediction are left out; otherwise they score the worst.
         overwrite: whether to replace those that are there.
 
     Raises:
-        MedsegError: where nothing matches, or a pair's grids or values don't belong together.
+        MedsegError: where nothing matches, pairs' grids or values don't belong together, or an option is wrong.
         OutputError: where results are there already or cannot be written.
     """
+    wanted = wanted or Wanted()
     references = references / "labels" if (references / "labels").is_dir() else references
     predicted, expected = _scans("predictions", predictions), _scans("references", references)
     if _single(predictions) and _single(references):
@@ -57,10 +124,16 @@ def evaluate(
     _check_free(out, overwrite)
     if predicted_only:
         expected = {name: path for name, path in expected.items() if name in predicted}
-    if labels is None:
-        labels = find_labels(predictions, references) or _labels_of(expected)
-    cases = tuple(_case(name, predicted.get(name), path, labels) for name, path in expected.items())
-    report = Report(labels, cases, tuple(name for name in predicted if name not in expected))
+    labels, numbered = _labels(labels or find_labels(predictions, references), expected, wanted.instances)
+    options = wanted.options(labels, numbered)
+    probabilities = _probabilities(predictions, predicted, expected, wanted) if options.wants("calibration") else {}
+    _check_grids(predicted, expected)
+    cases = tuple(
+        score_case(name, predicted.get(name), path, labels, options, probabilities.get(name))
+        for name, path in expected.items()
+    )
+    extra = tuple(name for name in predicted if name not in expected)
+    report = Report(labels, cases, extra, _settings(wanted, options))
     if out is not None:
         try:
             report.write(out)
@@ -91,10 +164,69 @@ def find_labels(predictions: Path, references: Path) -> Labels | None:
     return None
 
 
-def _case(name: str, prediction: Path | None, reference: Path, labels: Labels) -> CaseResult:
-    if prediction is None:
-        return CaseResult(name, None)
-    return CaseResult(name, evaluate_pair(open_label(prediction), open_label(reference), labels))
+def _labels(known: Labels | None, references: Mapping[str, Path], instances: bool) -> tuple[Labels, bool]:
+    """The labels to score by, and whether they are declared to be instances."""
+    if not instances:
+        return known or _labels_of(references), False
+    if known is None:
+        return Labels({"background": 0, "instance": 1}, instances=True), False
+    if known.classes != 1 or known.background_value != 0:
+        names = ", ".join(known.foreground)
+        raise MedsegError(
+            f"instances need one foreground label and background 0; here are {names}: leave out --instances, and ask "
+            "for the family lesions, which looks at each label's components"
+        )
+    return Labels(known.values, known.foreground, True, known.ignore), known.instances
+
+
+def _probabilities(
+    predictions: Path, predicted: Mapping[str, Path], expected: Mapping[str, Path], wanted: Wanted
+) -> dict[str, Path]:
+    """The probabilities of each case that is predicted."""
+    folder = wanted.probabilities or (predictions.parent if _single(predictions) else predictions) / PROBABILITIES
+    if not folder.exists():
+        raise MedsegError(f"{folder} does not exist: ece and brier need what medseg infer --probabilities writes")
+    if _single(folder):
+        return dict.fromkeys(expected, folder)
+    found = _scans("probabilities", folder)
+    wanting = [name for name in expected if name in predicted and name not in found]
+    if wanting:
+        raise MedsegError(
+            f"{folder} lacks the probabilities of {_listed(wanting)}: make them again, or name their folder"
+        )
+    return found
+
+
+def _check_grids(predicted: Mapping[str, Path], expected: Mapping[str, Path]) -> None:
+    """Refuses predictions on other grids than their references, all of them at once, before anything is counted."""
+    wrong: dict[str, str] = {}
+    for name in expected:
+        if name in predicted:
+            try:
+                check_grid(open_label(predicted[name]), open_label(expected[name]))
+            except GridError as error:
+                wrong[name] = str(error)
+    if len(wrong) == 1:
+        raise GridError(next(iter(wrong.values())))
+    if wrong:
+        raise GridError(
+            f"{len(wrong)} predictions lie on other grids than their references: {_listed(list(wrong))}; the first: "
+            f"{next(iter(wrong.values()))}"
+        )
+
+
+def _settings(wanted: Wanted, options: Options) -> dict[str, Any]:
+    return {
+        "metrics": [metric.name for metric in options.metrics],
+        "tolerance": dict(options.tolerance),
+        "overlap": wanted.overlap,
+        "instances": wanted.instances,
+        "segments": "objects" if wanted.objects else "borders",
+    }
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _labels_of(references: Mapping[str, Path]) -> Labels:

@@ -1,20 +1,23 @@
 """How far a prediction and a reference agree, counted block by block.
 
 Everything follows from one table: how many voxels the reference gives class r and the prediction class p. Per
-class, with true positives tp, false positives fp, false negatives fn of n voxels:
+class, with true positives tp, false positives fp, false negatives fn, true negatives tn of n voxels:
 
     Dice = 2 tp / (2 tp + fp + fn)      sensitivity = tp / (tp + fn)      pixel error = (fp + fn) / n
-    IoU  =   tp / (tp + fp + fn)        precision   = tp / (tp + fp)
+    IoU  =   tp / (tp + fp + fn)        precision   = tp / (tp + fp)      specificity = tn / (tn + fp)
+    volume similarity = 1 - |fp - fn| / (2 tp + fp + fn)
 
 Where a class is empty:
 
-    reference   prediction   Dice, IoU   sensitivity   precision
-    empty       empty        1           1             1
-    empty       not empty    0           undefined     0
-    not empty   empty        0           0             undefined
-    not empty   missing      0           0             undefined      pixel error 1
+    reference   prediction   Dice, IoU, volume similarity   sensitivity   precision
+    empty       empty        1                              1             1
+    empty       not empty    0                              undefined     0
+    not empty   empty        0                              0             undefined
+    not empty   missing      0                              0             undefined      pixel error 1, specificity 0
 
-Undefined is NaN (null in JSON, empty in CSV) and left out of means. Legend: K foreground classes, n voxels.
+Specificity is undefined where the reference's class fills all. Undefined is NaN (null in JSON, empty in CSV) and left
+out of means. Voxels that the reference says to ignore are not counted; a prediction that ignores others is taken for
+background there. Legend: K foreground classes, n voxels.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ from medseg.datasets.labels import Labels
 from medseg.scans.blocks import blocks
 from medseg.scans.scan import Scan
 
-METRICS = ("dice", "iou", "sensitivity", "precision", "pixel_error")
+PIECE = 1 << 20
+"""Voxels that are counted at once."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,23 @@ class Scores:
     iou: float
     sensitivity: float
     precision: float
+    specificity: float
+    volume_similarity: float
     pixel_error: float
 
     def __iter__(self) -> Iterator[float]:
         return (getattr(self, metric.name) for metric in fields(self))
 
 
-MISSING = Scores(dice=0.0, iou=0.0, sensitivity=0.0, precision=math.nan, pixel_error=1.0)
+MISSING = Scores(
+    dice=0.0,
+    iou=0.0,
+    sensitivity=0.0,
+    precision=math.nan,
+    specificity=0.0,
+    volume_similarity=0.0,
+    pixel_error=1.0,
+)
 """What a case without a prediction scores in every class."""
 
 
@@ -69,7 +83,7 @@ class Counts:
 
     @classmethod
     def of(cls, prediction: NDArray, reference: NDArray, classes: int) -> Counts:
-        """The counts of two class maps (*n) with classes 0..K.
+        """The counts of two class maps (*n) with classes 0..K, or below 0 where they are to be ignored.
 
         Raises:
             ValueError: where the two differ in shape or hold a class above K.
@@ -78,8 +92,12 @@ class Counts:
             raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
         if prediction.size and max(prediction.max(), reference.max()) > classes:
             raise ValueError(f"a class above {classes}")
-        pairs = reference.ravel().astype(np.intp) * (classes + 1) + prediction.ravel()
-        return cls(np.bincount(pairs, minlength=(classes + 1) ** 2).reshape(classes + 1, classes + 1))
+        predicted, expected = prediction.ravel(), reference.ravel()
+        table = np.zeros((classes + 1) ** 2, np.int64)
+        for start in range(0, predicted.size, PIECE):
+            piece = slice(start, start + PIECE)
+            table += _meetings(predicted[piece], expected[piece], classes + 1)
+        return cls(table.reshape(classes + 1, classes + 1))
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(self.table + other.table)
@@ -91,8 +109,8 @@ class Counts:
 
     @property
     def pixel_error(self) -> float:
-        """The share of voxels whose class is wrong, whatever the class."""
-        return 1 - int(np.trace(self.table)) / self.voxels
+        """The share of voxels whose class is wrong, whatever the class; NaN where all are to be ignored."""
+        return _share(self.voxels - int(np.trace(self.table)), self.voxels)
 
     def reference_voxels(self, number: int) -> int:
         """How many voxels the reference gives a class."""
@@ -108,13 +126,16 @@ class Counts:
         only_predicted = self.predicted_voxels(number) - both
         only_reference = self.reference_voxels(number) - both
         either = both + only_predicted + only_reference
+        neither = self.voxels - either
         if either == 0:
-            return Scores(1.0, 1.0, 1.0, 1.0, 0.0)
+            return Scores(1.0, 1.0, 1.0, 1.0, _share(neither, neither), 1.0, _share(0, neither))
         return Scores(
             dice=2 * both / (either + both),
             iou=both / either,
             sensitivity=_share(both, both + only_reference),
             precision=_share(both, both + only_predicted),
+            specificity=_share(neither, neither + only_predicted),
+            volume_similarity=1 - abs(only_predicted - only_reference) / (either + both),
             pixel_error=(only_predicted + only_reference) / self.voxels,
         )
 
@@ -133,32 +154,14 @@ def evaluate_pair(prediction: Scan, reference: Scan, labels: Labels) -> Counts:
     return counts
 
 
-def foreground_rand(prediction: NDArray, reference: NDArray) -> float:
-    """The foreground-restricted Rand F-score of two membrane masks, 1 where they cut the plane alike.
-
-    As in the ISBI 2012 challenge (Arganda-Carreras et al. 2015, V-Rand): the segments are the 4-connected
-    (6-connected) components of what is no membrane, and only pixels that are no membrane in the reference
-    count. scikit-image's ``adapted_rand_error`` compares them; what the prediction calls membrane there is
-    one more segment of it.
-
-    Args:
-        prediction: true where membrane is predicted: two or three axes.
-        reference: true where membrane is.
-
-    Raises:
-        ValueError: where the two differ in shape.
-    """
-    from skimage.measure import label
-    from skimage.metrics import adapted_rand_error
-
-    truth, test = (label(~np.asarray(mask, bool), connectivity=1) for mask in (reference, prediction))
-    if truth.shape != test.shape:
-        raise ValueError(f"prediction {test.shape} and reference {truth.shape} differ in shape")
-    if not truth.any():
-        return 1.0 if not test.any() else 0.0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        error, _, _ = adapted_rand_error(truth, test, ignore_labels=(0,))
-    return 1.0 if math.isnan(error) else 1.0 - float(error)  # NaN: neither side has a pair of pixels to agree on
+def _meetings(prediction: NDArray, reference: NDArray, classes: int) -> NDArray[np.int64]:
+    """(classes²,): how often classes meet in two flat class maps."""
+    if reference.dtype.kind == "i":
+        known = reference >= 0
+        prediction, reference = np.maximum(prediction[known], 0), reference[known]
+    pairs = reference.astype(np.intp) * classes
+    pairs += prediction
+    return np.bincount(pairs, minlength=classes**2)
 
 
 def _share(part: int, whole: int) -> float:

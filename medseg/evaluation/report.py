@@ -1,6 +1,6 @@
 """The result of an evaluation: rows, their summary, and the forms in which they are shown and kept.
 
-Legend: a row is one class of one case.
+Legend: a row is one class of one case; a column is a metric with its unit, such as ``hd95_mm``.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.datasets.labels import Labels
-from medseg.evaluation.metrics import METRICS, MISSING, Counts, Scores
+from medseg.evaluation.case import CaseResult
+from medseg.evaluation.catalogue import METRICS
+from medseg.evaluation.families import NUMBERS
 from medseg.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -23,29 +26,7 @@ if TYPE_CHECKING:
 
 CSV = "metrics.csv"
 JSON = "metrics.json"
-COLUMNS = ("case", "label", *METRICS, "reference_voxels", "predicted_voxels", "case_pixel_error", "missing")
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """One case: its counts, or None where its prediction is missing."""
-
-    name: str
-    counts: Counts | None
-
-    @property
-    def missing(self) -> bool:
-        """Whether there was no prediction."""
-        return self.counts is None
-
-    @property
-    def pixel_error(self) -> float:
-        """The share of voxels whose class is wrong; 1 where the prediction is missing."""
-        return MISSING.pixel_error if self.counts is None else self.counts.pixel_error
-
-    def scores(self, number: int) -> Scores:
-        """The metrics of class 1..K."""
-        return MISSING if self.counts is None else self.counts.scores(number)
+NOT_AVERAGED = {name for names in NUMBERS.values() for name in names}
 
 
 @dataclass(frozen=True)
@@ -55,16 +36,20 @@ class Spread:
     mean: float
     median: float
     sd: float
+    q1: float
+    q3: float
     count: int
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Of all values that are not NaN; the SD is that of a sample (n - 1)."""
+        """Of all values that are not NaN; the SD is that of a sample (n - 1), quartiles are linear between values."""
         known = [value for value in values if not math.isnan(value)]
         if not known:
-            return cls(math.nan, math.nan, math.nan, 0)
-        sd = statistics.stdev(known) if len(known) > 1 else math.nan
-        return cls(statistics.fmean(known), statistics.median(known), sd, len(known))
+            return cls(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
+        several = len(known) > 1
+        sd = statistics.stdev(known) if several else math.nan
+        q1, median, q3 = statistics.quantiles(known, method="inclusive") if several else known * 3
+        return cls(statistics.fmean(known), median, sd, q1, q3, len(known))
 
 
 @dataclass(frozen=True)
@@ -75,41 +60,63 @@ class Report:
         labels: the classes.
         cases: in natural order of their names.
         extra: names of predictions without a reference, which are left out.
+        settings: what was asked for: metrics, tolerances, how objects match; as JSON.
     """
 
     labels: Labels
     cases: tuple[CaseResult, ...]
     extra: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Names of references without a prediction, which score 0."""
+        """Names of references without a prediction, which score the worst of everything."""
         return tuple(case.name for case in self.cases if case.missing)
 
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The metrics' columns, averaged or not."""
+        return tuple(dict.fromkeys(c for case in self.cases for label in case.values.values() for c in label))
+
+    @cached_property
+    def averaged(self) -> tuple[str, ...]:
+        """The columns that are averaged over cases."""
+        return tuple(column for column in self.columns if column not in NOT_AVERAGED)
+
+    @cached_property
+    def whole(self) -> tuple[str, ...]:
+        """The columns of cases as a whole."""
+        return tuple(dict.fromkeys(column for case in self.cases for column in case.whole))
+
     def summary(self) -> dict[str, dict[str, Spread]]:
-        """Per label and metric, over the cases."""
+        """Per label and column, over the cases."""
         return {
-            name: {metric: Spread.of(getattr(case.scores(number), metric) for case in self.cases) for metric in METRICS}
-            for number, name in enumerate(self.labels.foreground, 1)
+            name: {
+                column: Spread.of(case.values[name].get(column, math.nan) for case in self.cases)
+                for column in self.averaged
+            }
+            for name in self.labels.foreground
         }
 
     def mean(self) -> dict[str, float]:
-        """Per metric, the mean over labels of their means; and the mean share of wrong voxels, ``case_pixel_error``."""
+        """Per column, the mean over labels of their means; and of columns of whole cases (``case_pixel_error``)."""
         summary = self.summary()
-        means = {metric: Spread.of(label[metric].mean for label in summary.values()).mean for metric in METRICS}
-        return means | {"case_pixel_error": Spread.of(case.pixel_error for case in self.cases).mean}
+        means = {column: Spread.of(label[column].mean for label in summary.values()).mean for column in self.averaged}
+        return means | {
+            column: Spread.of(case.whole.get(column, math.nan) for case in self.cases).mean for column in self.whole
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON; what is undefined is null."""
         summary = {
-            name: {
-                metric: {key: _json(value) for key, value in vars(spread).items()} for metric, spread in label.items()
-            }
+            name: {column: _jsons(vars(spread)) for column, spread in label.items()}
             for name, label in self.summary().items()
         }
         return {
             "labels": self.labels.to_dict(),
-            "mean": {metric: _json(value) for metric, value in self.mean().items()},
+            "settings": dict(self.settings),
+            "columns": {column: {"metric": _metric(column), "better": _better(column)} for column in self.averaged},
+            "mean": _jsons(self.mean()),
             "summary": summary,
             "cases": [self._case(case) for case in self.cases],
             "missing": list(self.missing),
@@ -121,7 +128,8 @@ class Report:
         return [
             {"case": case.name, "label": name}
             | self._class(case, number)
-            | {"case_pixel_error": _json(case.pixel_error), "missing": case.missing}
+            | {column: _json(case.whole.get(column, math.nan)) for column in self.whole}
+            | {"missing": case.missing}
             for case in self.cases
             for number, name in enumerate(self.labels.foreground, 1)
         ]
@@ -129,29 +137,19 @@ class Report:
     def write(self, folder: Path) -> None:
         """Writes ``metrics.csv`` and ``metrics.json``, each whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
+        rows = self.rows()
         text = io.StringIO()
-        table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows(row | {"missing": int(row["missing"])} for row in self.rows())
+        table.writerows(row | {"missing": int(row["missing"])} for row in rows)
         write_text(folder / CSV, text.getvalue())
         write_json(folder / JSON, self.to_dict())
 
     def table(self) -> Table:
-        """The summary for the terminal: mean, median and SD of each label."""
-        from rich.table import Table
+        """The summary for the terminal."""
+        from medseg.evaluation.table import table_of
 
-        table = Table(title=self._title(), title_justify="left", caption=self._caption(), caption_justify="left")
-        table.add_column("label")
-        table.add_column("")
-        for metric in METRICS:
-            table.add_column(metric.replace("_", " "), justify="right")
-        for name, label in self.summary().items():
-            for shown, statistic in ((name, "mean"), ("", "median"), ("", "sd")):
-                values = (getattr(label[metric], statistic) for metric in METRICS)
-                table.add_row(shown, statistic, *map(_number, values), end_section=statistic == "sd")
-        means = self.mean()
-        table.add_row("all", "mean", *(_number(means[metric]) for metric in METRICS), style="bold")
-        return table
+        return table_of(self)
 
     def _case(self, case: CaseResult) -> dict[str, Any]:
         numbered = enumerate(self.labels.foreground, 1)
@@ -159,34 +157,30 @@ class Report:
             "case": case.name,
             "missing": case.missing,
             "pixel_error": _json(case.pixel_error),
+            **_jsons(case.whole),
             "labels": {name: self._class(case, number) for number, name in numbered},
         }
 
-    @staticmethod
-    def _class(case: CaseResult, number: int) -> dict[str, Any]:
-        counts = case.counts
-        return {metric: _json(getattr(case.scores(number), metric)) for metric in METRICS} | {
+    def _class(self, case: CaseResult, number: int) -> dict[str, Any]:
+        values, counts = case.values[self.labels.foreground[number - 1]], case.counts
+        return {column: _json(values.get(column, math.nan)) for column in self.columns} | {
             "reference_voxels": None if counts is None else counts.reference_voxels(number),
             "predicted_voxels": None if counts is None else counts.predicted_voxels(number),
         }
 
-    def _title(self) -> str:
-        number = len(self.cases)
-        return f"{number} case{'' if number == 1 else 's'}"
 
-    def _caption(self) -> str | None:
-        missing = f"{len(self.missing)} without a prediction, scored 0: {_some(self.missing)}" if self.missing else ""
-        extra = f"{len(self.extra)} without a reference, left out: {_some(self.extra)}" if self.extra else ""
-        return "\n".join(filter(None, (missing, extra))) or None
+def _metric(column: str) -> str:
+    """The metric of a column, whose name may end with a unit."""
+    return column if column in METRICS else column.rpartition("_")[0]
 
 
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (" ..." if len(names) > shown else "")
+def _better(column: str) -> str:
+    return METRICS[_metric(column)].better
 
 
 def _json(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.4f}"
+def _jsons(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {key: _json(value) for key, value in values.items()}

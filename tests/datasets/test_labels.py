@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medseg.datasets.labels import Labels, one_channel
+from medseg.datasets.labels import IGNORED, Labels, one_channel
 from medseg.errors import GridError, MedsegError
 from medseg.geometry import Box
 from medseg.scans.scan import open_scan
@@ -21,8 +21,11 @@ DTYPES = ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8", ">u2", ">i4", ">
 def label_sets(draw: st.DrawFn) -> Labels:
     values = draw(st.lists(st.integers(-(2**31), 2**32 - 1) | st.integers(0, 9), min_size=1, max_size=6, unique=True))
     names = [f"label {n}" for n in range(len(values))]
-    foreground = draw(st.permutations(names)).copy()
-    return Labels(dict(zip(names, values, strict=True)), tuple(foreground[: draw(st.integers(1, len(names)))]))
+    order = draw(st.permutations(names)).copy()
+    foreground = draw(st.integers(1, len(names)))
+    ignored = draw(st.integers(foreground, len(names)))
+    chosen, ignore = tuple(order[:foreground]), tuple(order[foreground:ignored])
+    return Labels(dict(zip(names, values, strict=True)), chosen, ignore=ignore)
 
 
 @given(label_sets(), st.integers(0, 2**32 - 1))
@@ -33,6 +36,59 @@ def test_what_is_decoded_encodes_to_itself(labels: Labels, seed: int) -> None:
     np.testing.assert_array_equal(labels.encode(values), classes)
     np.testing.assert_array_equal(labels.encode(values.astype(np.int64)), classes)
     np.testing.assert_array_equal(labels.encode(values.astype(np.float64)), classes)
+
+
+@given(label_sets(), st.integers(0, 2**32 - 1))
+def test_ignored_labels_are_no_class(labels: Labels, seed: int) -> None:
+    """Whatever the type of the file; and no class is written as one of them."""
+    values = np.array(list(labels.values.values()), np.int64)
+    drawn = np.random.default_rng(seed).choice(values, (3, 4))
+    ignored = np.isin(drawn, [labels.values[name] for name in labels.ignore])
+    for raw in (drawn, drawn.astype(np.float64), drawn.astype(labels.dtype)):
+        classes = labels.encode(raw)
+        np.testing.assert_array_equal(classes == IGNORED, ignored)
+        assert not ignored.any() or classes.dtype.kind == "i"
+    written = labels.decode(np.arange(labels.classes + 1))
+    assert not set(written.tolist()) & {labels.values[name] for name in labels.ignore}
+
+
+def test_the_label_called_ignore_is_ignored_unless_it_is_foreground() -> None:
+    values = {"background": 0, "organ": 1, "ignore": 2}
+    assert Labels(values).ignore == ("ignore",) and Labels(values).foreground == ("organ",)
+    assert Labels(values, ("organ", "ignore")).ignore == ()
+    np.testing.assert_array_equal(Labels(values).encode(np.array([0, 1, 2], np.uint8)), [0, 1, IGNORED])
+    np.testing.assert_array_equal(Labels({"void": 0, "a": 1, "b": 2}, ("a",), ignore=("void",)).decode([0, 1]), [2, 1])
+
+
+def test_classes_that_fill_their_type_stay_apart_from_what_is_ignored() -> None:
+    for classes, dtype in ((127, np.int8), (128, np.int16), (300, np.int16)):
+        labels = Labels({f"n{v}": v for v in range(classes + 1)} | {"ignore": 1000})
+        found = labels.encode(np.array([classes, 1000, 0], np.int64))
+        assert found.dtype == dtype and found.tolist() == [classes, IGNORED, 0]
+
+
+def test_instances_may_be_ignored_too() -> None:
+    labels = Labels({"background": 0, "cell": 1, "ignore": 65535}, instances=True)
+    assert labels.encode(np.array([0, 1, 500, 65535], np.uint16)).tolist() == [0, 1, 1, IGNORED]
+
+
+def test_json_of_old_packages_has_nothing_to_ignore() -> None:
+    old = {"values": {"background": 0, "cell": 255}, "foreground": ["cell"], "instances": False}
+    assert Labels.from_dict(old).ignore == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "ignore", "message"),
+    [
+        ({"background": 0, "a": 1}, ("b",), "ignored label 'b' is not among the labels"),
+        ({"background": 0, "a": 1}, ("background",), "is the background"),
+        ({"background": 0, "a": 1, "c": 2}, ("c", "c"), "twice"),
+        ({"background": 0, "a": 1}, ("a",), "none of the labels .* is foreground"),
+    ],
+)
+def test_what_cannot_be_ignored(labels: dict[str, int], ignore: tuple[str, ...], message: str) -> None:
+    with pytest.raises(MedsegError, match=message):
+        Labels(labels, ignore=ignore)
 
 
 @given(label_sets())

@@ -6,17 +6,21 @@ import csv
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from medseg.datasets.labels import Labels
 from medseg.errors import GridError, MedsegError, OutputError
-from medseg.evaluation.evaluate import evaluate
+from medseg.evaluation.evaluate import Wanted, evaluate
 from medseg.evaluation.report import Spread
 
 CELLS = Labels({"membrane": 0, "cell": 255}, ("membrane",))
@@ -70,7 +74,7 @@ def test_the_terminal_shows_a_table(tmp_path: Path) -> None:
     report = evaluate(save(tmp_path / "p", a=ALL, x=ALL), save(tmp_path / "r", a=HALF, gone=HALF), CELLS)
     text = io.StringIO()
     Console(file=text, width=80).print(report.table())
-    for word in ("membrane", "0.3333", "0.4714", "median", "scored 0: gone", "left out: x", "2 cases"):
+    for word in ("membrane", "0.3333", "0.4714", "median", "scored worst: gone", "in voxels", "left out: x", "2 cases"):
         assert word in text.getvalue()
 
 
@@ -148,4 +152,230 @@ def test_grids_that_do_not_match_are_refused(tmp_path: Path) -> None:
 def test_undefined_values_are_left_out_of_means() -> None:
     spread = Spread.of([1.0, math.nan, 0.0])
     assert (spread.mean, spread.count) == (0.5, 2)
+    assert (spread.q1, spread.median, spread.q3) == (0.25, 0.5, 0.75)
     assert math.isnan(Spread.of([1.0]).sd) and math.isnan(Spread.of([math.nan]).mean)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=12))
+def test_quartiles_are_numpys(values: list[float]) -> None:
+    spread = Spread.of(values)
+    np.testing.assert_allclose(
+        [spread.q1, spread.median, spread.q3], np.quantile(values, [0.25, 0.5, 0.75]), rtol=1e-9, atol=1e-9
+    )
+
+
+AORTA = Labels({"background": 0, "aorta": 1, "liver": 2, "ignore": 9})
+
+
+def volume(seed: int, shape: tuple[int, int, int] = (11, 9, 6)) -> np.ndarray:
+    drawn = np.random.default_rng(seed).standard_normal(shape)
+    return np.digitize(gaussian_filter(drawn, 1.2), [0.02, 0.2]).astype(np.uint8)
+
+
+def save_nifti(
+    folder: Path, spacing: tuple[float, ...] = (0.7, 0.8, 2.5), unit: str = "mm", **masks: np.ndarray
+) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, mask in masks.items():
+        image = nib.Nifti1Image(mask, np.diag([*spacing, 1]))
+        image.header.set_xyzt_units(xyz={"mm": "mm", "um": "micron"}[unit])
+        nib.save(image, folder / f"{name}.nii")
+    return folder
+
+
+def test_files_of_anisotropic_scans_give_monais_distances(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    monai = pytest.importorskip("monai.metrics")
+    p, r = volume(1), volume(2)
+    predictions, references = save_nifti(tmp_path / "p", a=p), save_nifti(tmp_path / "r", a=r)
+    wanted = Wanted(metrics=["surfaces"], tolerance={"aorta": 1.0, "liver": 2.6})
+    values = evaluate(predictions, references, AORTA, wanted=wanted).cases[0].values
+    tensors = [torch.tensor(np.stack([mask == c for c in range(3)])[None].astype(np.float32)) for mask in (p, r)]
+    spacing = {"spacing": (0.7, 0.8, 2.5)}
+    theirs = {
+        "hd_mm": monai.compute_hausdorff_distance(*tensors, **spacing),
+        "hd95_mm": monai.compute_hausdorff_distance(*tensors, percentile=95, **spacing),
+        "assd_mm": monai.compute_average_surface_distance(*tensors, symmetric=True, **spacing),
+        "nsd": monai.compute_surface_dice(*tensors, [1.0, 2.6], **spacing),
+    }
+    for column, expected in theirs.items():
+        ours = [values[label][column] for label in ("aorta", "liver")]
+        np.testing.assert_allclose(ours, expected[0].numpy(), rtol=1e-5)
+
+
+def test_units_are_those_of_the_files(tmp_path: Path) -> None:
+    mask = volume(3)
+    for unit in ("mm", "um"):
+        references = save_nifti(tmp_path / unit, unit=unit, a=mask)
+        other = save_nifti(tmp_path / f"{unit}-p", unit=unit, a=np.roll(mask, 1, 0))
+        values = evaluate(other, references, AORTA, wanted=Wanted(metrics=["hd", "volume_difference"])).cases[0].values
+        assert list(values["liver"]) == [f"volume_difference_{unit}3", f"hd_{unit}"]
+        assert values["liver"][f"hd_{unit}"] >= 0.7 * (1 - 1e-6)
+    flat = evaluate(save(tmp_path / "p", a=HALF), save(tmp_path / "r", a=HALF[::-1]), CELLS)
+    assert flat.cases[0].values["membrane"]["hd95_voxels"] == 1
+    assert {"volume_difference_voxels", "assd_voxels"} <= set(flat.columns)
+
+
+EMPTIES = {
+    (False, False): {"dice": 1, "sensitivity": 1, "precision": 1, "hd": 0, "hd95": 0, "assd": 0, "nsd": 1,
+                     "lesion_f1": 1, "lesion_dice": 1, "lesion_sensitivity": 1, "lesion_precision": 1,
+                     "volume_difference": 0},
+    (True, False): {"dice": 0, "sensitivity": math.nan, "precision": 0, "hd": "worst", "hd95": "worst", "assd": "worst",
+                    "nsd": 0, "lesion_f1": 0, "lesion_dice": 0, "lesion_sensitivity": math.nan, "lesion_precision": 0},
+    (False, True): {"dice": 0, "sensitivity": 0, "precision": math.nan, "hd": "worst", "hd95": "worst", "assd": "worst",
+                    "nsd": 0, "lesion_f1": 0, "lesion_dice": 0, "lesion_sensitivity": 0, "lesion_precision": math.nan},
+    (None, True): {"dice": 0, "sensitivity": 0, "precision": math.nan, "specificity": 0, "pixel_error": 1,
+                   "hd": "worst", "hd95": "worst", "assd": "worst", "nsd": 0, "lesion_f1": 0,
+                   "lesion_precision": math.nan, "volume_difference": math.nan, "volume_similarity": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("filled", EMPTIES)
+def test_empty_structures_score_as_documented(tmp_path: Path, filled: tuple[bool | None, bool]) -> None:
+    none, some = np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)
+    some[1:3, 1:3, 1] = 1
+    masks = {False: none, True: some}
+    references = save_nifti(tmp_path / "r", a=masks[filled[1]], z=none)
+    predicted = {"z": none} if filled[0] is None else {"a": masks[filled[0]], "z": none}
+    wanted = Wanted(metrics=["counts", "surfaces", "lesions"], tolerance=1)
+    report = evaluate(save_nifti(tmp_path / "p", **predicted), references, AORTA, wanted=wanted)
+    values = report.cases[0].values["aorta"]
+    worst = math.hypot(3 * 0.7, 4 * 0.8, 2 * 2.5)
+    for metric, expected in EMPTIES[filled].items():
+        (column,) = (c for c in values if c == metric or c.removesuffix("_mm").removesuffix("_mm3") == metric)
+        np.testing.assert_allclose(values[column], worst if expected == "worst" else expected, rtol=1e-6)
+
+
+def test_what_is_ignored_changes_no_metric(tmp_path: Path) -> None:
+    reference, one, other = volume(4), volume(5), volume(5)
+    reference[:, 5:] = 9
+    other[:, 5:] = volume(6)[:, 5:]
+    references = save_nifti(tmp_path / "r", a=reference)
+    wanted = Wanted(metrics=["counts", "surfaces", "lesions", "segments", "thin"], tolerance=1)
+    reports = [
+        evaluate(save_nifti(tmp_path / name, a=mask), references, AORTA, wanted=wanted)
+        for name, mask in (("one", one), ("other", other))
+    ]
+    assert reports[0].rows() == reports[1].rows()
+
+
+def test_instances_are_numbers_or_components(tmp_path: Path) -> None:
+    numbers = np.zeros((12, 12), np.uint8)
+    numbers[1:4, 1:4], numbers[1:4, 4:8], numbers[7:11, 2:9] = 1, 2, 3
+    references = save(tmp_path / "r", a=numbers)
+    same = evaluate(references, references, wanted=Wanted(instances=True))
+    assert same.cases[0].values["instance"]["pq"] == same.cases[0].values["instance"]["ap"] == 1
+    mask = evaluate(
+        save(tmp_path / "m", a=(numbers > 0).astype(np.uint8) * 255), references, wanted=Wanted(instances=True)
+    )
+    values = mask.cases[0].values["instance"]
+    assert (values["instances_tp"], values["instances_fp"], values["instances_fn"]) == (2, 0, 1)
+    assert values["dice"] == 1 and values["sq"] == pytest.approx((12 / 21 + 1) / 2)
+    assert "instances_tp" not in mask.summary()["instance"]
+    with pytest.raises(
+        MedsegError, match="instances need one foreground label and background 0; here are aorta, liver"
+    ):
+        evaluate(references, references, AORTA, wanted=Wanted(instances=True))
+    with pytest.raises(MedsegError, match="--instances"):
+        evaluate(references, references, wanted=Wanted(metrics=["pq"]))
+
+
+def test_segments_are_between_the_borders_or_the_objects(tmp_path: Path) -> None:
+    cells = np.full((20, 20), 255, np.uint8)
+    cells[:, 9:11] = 0
+    broken = cells.copy()
+    broken[8:12, 9:11] = 255
+    predictions, references = save(tmp_path / "p", a=broken), save(tmp_path / "r", a=cells)
+    wanted = {objects: Wanted(metrics=["segments", "thin"], objects=objects) for objects in (False, True)}
+    border = evaluate(predictions, references, CELLS, wanted=wanted[False]).cases[0].values["membrane"]
+    cell = evaluate(predictions, references, Labels({"membrane": 0, "cell": 255}), wanted=wanted[True]).cases[0].values
+    assert border == cell["cell"]
+    assert border["v_rand_merge"] == pytest.approx(0.5) and border["v_rand_split"] == 1
+
+
+def test_probabilities_are_found_beside_the_predictions(tmp_path: Path) -> None:
+    references, predictions = save(tmp_path / "r", a=HALF, b=HALF), save(tmp_path / "p", a=HALF, b=HALF)
+    with pytest.raises(MedsegError, match="probabilities does not exist"):
+        evaluate(predictions, references, CELLS, wanted=Wanted(metrics=["calibration"]))
+    save(predictions / "probabilities", a=255 - HALF)
+    with pytest.raises(MedsegError, match="lacks the probabilities of b"):
+        evaluate(predictions, references, CELLS, wanted=Wanted(metrics=["calibration"]))
+    save(predictions / "probabilities", b=HALF)
+    report = evaluate(predictions, references, CELLS, wanted=Wanted(probabilities=predictions / "probabilities"))
+    assert [case.values["membrane"]["brier"] for case in report.cases] == [0, 1]
+    assert [case.values["membrane"]["ece"] for case in report.cases] == [0, 1]
+
+
+def test_options_that_are_wrong(tmp_path: Path) -> None:
+    masks = save(tmp_path / "p", a=HALF)
+    for wanted, message in (
+        (Wanted(metrics=["dise"]), "did you mean 'dice'"),
+        (Wanted(tolerance={"membran": 1}), "did you mean 'membrane'"),
+        (Wanted(tolerance=-1), "distance of 0 or more"),
+        (Wanted(tolerance=math.nan), "distance of 0 or more"),
+        (Wanted(overlap=1), "no IoU"),
+    ):
+        with pytest.raises(MedsegError, match=message):
+            evaluate(masks, masks, CELLS, wanted=wanted)
+
+
+def test_all_predictions_on_other_grids_are_named(tmp_path: Path) -> None:
+    references = save(tmp_path / "r", a=HALF, b=HALF, c=HALF)
+    predictions = save(tmp_path / "p", a=HALF, b=HALF.T, c=HALF[:1])
+    with pytest.raises(
+        GridError, match=r"2 predictions lie on other grids than their references: b, c; the first: .*4 x 2"
+    ):
+        evaluate(predictions, references, CELLS, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_labels_are_shown_by_their_means(tmp_path: Path) -> None:
+    many = np.arange(8, dtype=np.uint8).repeat(4).reshape(8, 4)
+    report = evaluate(save(tmp_path / "p", a=many), save(tmp_path / "r", a=many))
+    text = io.StringIO()
+    Console(file=text, width=160).print(report.table())
+    assert "median" not in text.getvalue() and text.getvalue().count("1.0000") > 7 * 6
+
+
+def test_large_scans_are_not_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medseg.evaluation.families.THIN_VOXELS", 7)
+    masks = save(tmp_path / "p", a=HALF)
+    with pytest.raises(MedsegError, match="8 voxels, and borders are thinned in scans of up to 7"):
+        evaluate(masks, masks, CELLS, wanted=Wanted(metrics=["thin"]))
+
+
+@pytest.mark.parametrize("words", [("--tolerance", "2"), ("--tolerance", "membrane=2", "--metrics", "nsd, dice")])
+def test_the_command_takes_tolerances_and_metrics(medseg_command, tmp_path: Path, words: tuple[str, ...]) -> None:
+    masks = save(tmp_path / "p", a=HALF)
+    (masks / "inference.json").write_text(json.dumps({"labels": CELLS.to_dict()}))
+    out = medseg_command("--predictions", masks, "--references", masks, *words, "--json")
+    assert json.loads(out)["summary"]["membrane"]["nsd"]["mean"] == 1
+    assert json.loads(out)["settings"]["tolerance"] == {"membrane": 2.0}
+    with pytest.raises(MedsegError, match="--tolerance two"):
+        medseg_command("--predictions", masks, "--references", masks, "--tolerance", "two")
+
+
+@pytest.fixture
+def medseg_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*words: object) -> str:
+        from medseg.cli.app import app
+
+        app(["evaluate", *map(str, words)], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_membranes_of_real_neurons_score_in_order(real_data: Path, tmp_path: Path) -> None:
+    labels = sorted((real_data / "isbi_em" / "labels").iterdir())[:1]
+    with Image.open(labels[0]) as file:
+        truth = np.asarray(file)[:256, :256]
+    gaps = truth.copy()
+    gaps[gaussian_filter(np.random.default_rng(0).standard_normal(truth.shape), 5) > 0.09] = 255
+    wide = np.where(binary_dilation(truth == 0), 0, 255).astype(np.uint8)
+    references = save(tmp_path / "r", gaps=truth, wide=truth)
+    wanted = Wanted(metrics=["dice", "segments", "thin"])
+    report = evaluate(save(tmp_path / "p", gaps=gaps, wide=wide), references, CELLS, wanted=wanted)
+    torn, thick = (case.values["membrane"] for case in report.cases)
+    assert thick["v_rand_thin"] > 0.98 > torn["v_rand_thin"]
+    assert thick["v_rand"] < thick["v_rand_thin"]

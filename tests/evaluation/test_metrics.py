@@ -9,13 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from skimage.metrics import adapted_rand_error
 from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
 from medseg.datasets.labels import Labels
 from medseg.errors import GridError
 from medseg.evaluation import metrics
-from medseg.evaluation.metrics import Counts, Scores, evaluate_pair, foreground_rand
+from medseg.evaluation.metrics import Counts, Scores, evaluate_pair
 from medseg.scans.scan import open_scan
 
 LABELS = Labels({"background": 0, "a": 10, "b": 20, "c": 30})
@@ -42,6 +41,12 @@ def test_metrics_are_scikit_learns(pair: tuple[np.ndarray, np.ndarray]) -> None:
         assert scores.dice == pytest.approx(f1_score(r, p, zero_division=1.0 if not (p | r).any() else 0.0))
         assert scores.iou == pytest.approx(jaccard_score(r, p, zero_division=1.0 if not (p | r).any() else 0.0))
         assert scores.pixel_error == pytest.approx((p != r).mean())
+        if (~r).any():
+            assert scores.specificity == pytest.approx(recall_score(~r, ~p))
+        together = int(p.sum()) + int(r.sum())
+        assert scores.volume_similarity == pytest.approx(
+            1 - abs(int(p.sum()) - int(r.sum())) / together if together else 1
+        )
         if r.any():
             assert scores.sensitivity == pytest.approx(recall_score(r, p))
         if p.any():
@@ -71,9 +76,9 @@ def test_empty_classes_are_defined() -> None:
     none, some = np.zeros((2, 4), np.uint8), np.ones((2, 4), np.uint8)
     some[0] = 0
     cases = {
-        (0, 0): Scores(1, 1, 1, 1, 0),
-        (1, 0): Scores(0, 0, math.nan, 0, 0.5),
-        (0, 1): Scores(0, 0, 0, math.nan, 0.5),
+        (0, 0): Scores(1, 1, 1, 1, 1, 1, 0),
+        (1, 0): Scores(0, 0, math.nan, 0, 0.5, 0, 0.5),
+        (0, 1): Scores(0, 0, 0, math.nan, 1, 0, 0.5),
     }
     for (predicted, expected), scores in cases.items():
         found = Counts.of((none, some)[predicted], (none, some)[expected], 1).scores(1)
@@ -103,26 +108,38 @@ def test_what_no_count_can_be_made_of() -> None:
         Counts.of(np.full(3, 2, np.uint8), np.zeros(3, np.uint8), 1)
 
 
-def test_foreground_rand_is_one_for_the_same_segments_and_less_for_a_gap() -> None:
-    reference = np.zeros((40, 40), bool)
-    reference[19:21] = True
-    thicker, gap = reference.copy(), reference.copy()
-    thicker[18] = True
-    gap[:, 10:13] = False
-    assert foreground_rand(reference, reference) == 1
-    assert 0.9 < foreground_rand(thicker, reference) < 1
-    assert foreground_rand(gap, reference) < 0.7 < foreground_rand(thicker, reference)
-    assert foreground_rand(reference, gap) < 0.7
+@given(pairs())
+def test_swapping_the_two_swaps_sensitivity_and_precision_and_nothing_else(pair: tuple[np.ndarray, np.ndarray]) -> None:
+    one, other = (Counts.of(*p, 3).scores(1) for p in (pair, pair[::-1]))
+    for name in ("dice", "iou", "volume_similarity", "pixel_error"):
+        assert getattr(one, name) == getattr(other, name)
+    np.testing.assert_equal([one.sensitivity, one.precision], [other.precision, other.sensitivity])
 
 
-@settings(max_examples=30, deadline=None)
-@given(arrays(bool, (9, 9)), arrays(bool, (9, 9)))
-def test_foreground_rand_is_scikit_images(prediction: np.ndarray, reference: np.ndarray) -> None:
-    from skimage.measure import label
+@given(pairs(), st.integers(0, 5))
+def test_ignored_voxels_are_as_if_they_were_not_there(pair: tuple[np.ndarray, np.ndarray], cut: int) -> None:
+    prediction, reference = (part.astype(np.int8) for part in pair)
+    rest = Counts.of(prediction[cut:], reference[cut:], 3)
+    reference[:cut] = -1
+    masked = Counts.of(prediction, reference, 3)
+    np.testing.assert_array_equal(masked.table, rest.table)
+    np.testing.assert_equal([list(masked.scores(n)) for n in (1, 2, 3)], [list(rest.scores(n)) for n in (1, 2, 3)])
+    prediction[reference < 0] = -1
+    np.testing.assert_array_equal(Counts.of(prediction, reference, 3).table, rest.table)
 
-    truth, test = label(~reference, connectivity=1), label(~prediction, connectivity=1)
-    score = foreground_rand(prediction, reference)
-    assert 0 <= score <= 1
-    if np.bincount(truth[truth > 0], minlength=1).max() > 1:
-        assert score == pytest.approx(1 - adapted_rand_error(truth, test)[0])
-    assert foreground_rand(reference, reference) == 1
+
+def test_a_prediction_that_ignores_what_counts_predicts_background() -> None:
+    table = Counts.of(np.array([-1, -1], np.int8), np.array([1, 0], np.int8), 1).table
+    np.testing.assert_array_equal(table, [[1, 0], [1, 0]])
+
+
+def test_a_case_that_is_ignored_altogether_has_no_pixel_error() -> None:
+    counts = Counts.of(np.zeros(3, np.int8), np.full(3, -1, np.int8), 1)
+    assert counts.voxels == 0 and math.isnan(counts.pixel_error)
+
+
+def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = np.random.default_rng(0).integers(0, 4, (2, 7, 9)).astype(np.uint8)
+    whole = Counts.of(*drawn, 3).table
+    monkeypatch.setattr(metrics, "PIECE", 5)
+    np.testing.assert_array_equal(Counts.of(*drawn, 3).table, whole)
