@@ -23,11 +23,12 @@ from torch.utils.data import DataLoader
 import medseg.study
 from medseg import Experiment, build_network
 from medseg.training.budget import Budget
-from medseg.training.losses import DiceBCELoss
+from medseg.training.losses import build_loss
 from medseg.training.task import SegmentationTask
 
 CONFIG = Path(__file__).parents[1] / "configs" / "isbi_em.yaml"
 RESULTS = Path(__file__).parent / "results" / "training_step.json"
+LOSS = {"name": "dice_bce"}
 WARM = 5
 STEPS_PER_VALIDATION = 150
 """As often as the ten-minute run of benchmarks/isbi_em.py validates on two cores."""
@@ -36,18 +37,18 @@ STEPS_PER_VALIDATION = 150
 def ready(experiment: Experiment) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """A network and one batch."""
     torch.manual_seed(0)
-    network = build_network({**experiment.network.model_dump(), "in_channels": 1, "out_channels": 1})
+    network = build_network({**experiment.network.arguments, "in_channels": 1, "out_channels": 1})
     window = medseg.study.window_of(experiment, network)
     core = tuple(n - f.trim for n, f in zip(window, network.fields, strict=True))
     batch = experiment.training.batch
     label = (torch.rand(batch, *core) > 0.5).long()
-    return network, {"image": torch.randn(batch, 1, *window), "label": label, "weight": torch.empty(batch, 0)}
+    return network, {"image": torch.randn(batch, 1, *window), "label": label, "maps": torch.empty(batch, 0)}
 
 
 def bare(experiment: Experiment, steps: int) -> float:
     """Samples per second of a loop of ten lines."""
     network, batch = ready(experiment)
-    loss = DiceBCELoss()
+    loss = build_loss(LOSS)
     keys = experiment.training
     optimiser = torch.optim.AdamW(network.parameters(), lr=keys.learning_rate, weight_decay=keys.weight_decay)
     network.train()
@@ -91,7 +92,7 @@ def lightning_step(experiment: Experiment, steps: int) -> float:
     """Samples per second of the task under Lightning, data ready."""
     network, batch = ready(experiment)
     keys = experiment.training
-    task = SegmentationTask(network, DiceBCELoss(), keys, 0, Budget(WARM + steps, None))
+    task = SegmentationTask(network, build_loss(LOSS), keys, 0, Budget(WARM + steps, None))
     clock = Clock()
     trainer = Trainer(
         accelerator="cpu",

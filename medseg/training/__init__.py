@@ -1,6 +1,6 @@
 """Training: samples, losses, the loop."""
 
-from medseg.tracking.store import quiet_mlflow
+from medseg.quiet import quiet_mlflow
 
 # MONAI imports MLflow where it finds it, and MLflow reads its telemetry switch when it is imported.
 quiet_mlflow()

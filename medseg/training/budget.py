@@ -51,12 +51,3 @@ class Budget:
     @property
     def _limit(self) -> float:
         return float("inf") if self.max_minutes is None else self.max_minutes * 60
-
-
-def learning_rate(base: float, step: int, progress: float, warmup_steps: int, poly_power: float) -> float:
-    """Linear warm-up over the first steps, times poly decay: ``base * (1 - progress) ** power``.
-
-    Poly is the schedule of DeepLab (Chen et al. 2017, section 4.1.1) with its power of 0.9.
-    """
-    warm = min((step + 1) / (warmup_steps + 1), 1.0)
-    return float(base * warm * (1.0 - progress) ** poly_power)

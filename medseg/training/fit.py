@@ -23,9 +23,9 @@ from medseg.networks.network import Network
 from medseg.training.budget import Budget
 from medseg.training.checkpoint import read_checkpoint, save_checkpoint
 from medseg.training.curves import Curves
-from medseg.training.losses import SegmentationLoss
 from medseg.training.progress import TrainingBar
 from medseg.training.samples import ConsecutiveSamples, TileSamples
+from medseg.training.segmentation_loss import SegmentationLoss
 from medseg.training.settings import TrainingSettings
 from medseg.training.task import LOG_EVERY, SegmentationTask
 from medseg.training.validation import Validation, Validator
@@ -252,6 +252,8 @@ def _loader(
     samples: TileSamples, sampler: ConsecutiveSamples, settings: TrainingSettings, device: torch.device
 ) -> DataLoader[Any]:
     workers = settings.workers
+    if workers:
+        samples.census  # noqa: B018 - counted here, once, and not by every worker
     return DataLoader(
         samples,
         batch_size=settings.batch,

@@ -1,165 +1,170 @@
-"""Losses on logits: means over pixels, never sums, computed in float32 whatever the network computes in.
+"""The losses that a config can name, put together from those of voxels and of regions.
 
-Legend: N samples, K output channels, F foreground classes. Targets are class maps (N, \\*core): 0 background, 1..F
-foreground. Soft Dice of one class over its pixels, p probabilities and g reference (Milletari et al. 2016, §3, without
-squares): 1 - (2 Σ p·g + s) / (Σ p + Σ g + s), which lies in [0, 1] and is defined where the reference is empty.
+| loss | channels | what it is |
+|---|---|---|
+| ``ce`` ``bce`` | softmax, sigmoid | cross-entropy |
+| ``weighted_ce`` | softmax | U-Net's border weights |
+| ``focal`` | either | easy voxels count little |
+| ``ohem`` | either | the hardest voxels alone |
+| ``dice_ce`` ``dice_bce`` ``dice_focal`` | softmax, sigmoid, either | Dice beside one of them |
+| ``generalized_dice`` | either | classes weigh by the inverse square of their volume |
+| ``tversky`` | either | Dice that tells false positives from false negatives |
+| ``boundary`` | either | generalized Dice, and more and more the distance between borders |
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
-
-import torch
-from monai.losses import DiceLoss
-from torch import Tensor, nn
-from torch.nn import functional
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from medseg.errors import ConfigError, nearest
+from medseg.inference.decode import Activation
+from medseg.training.class_weights import WeightRule
+from medseg.training.pixel_losses import BorderWeightedCrossEntropy, CrossEntropy, Focal, HardPixels
+from medseg.training.region_losses import Boundary, Dice, GeneralizedDice, Tversky
+from medseg.training.segmentation_loss import SegmentationLoss, Sum
+
+SMOOTH = 1e-5
 
 
-class SegmentationLoss(nn.Module):
-    """The base: what a loss says about the network's channels.
-
-    Attributes:
-        activation: what turns its logits into probabilities.
-        needs_weight_map: whether ``forward`` takes a weight for each pixel.
-    """
-
-    activation: ClassVar[Literal["sigmoid", "softmax"]]
-    needs_weight_map: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    @staticmethod
-    def channels(foreground: int) -> int:
-        """The output channels that a network needs for so many foreground classes."""
-        raise NotImplementedError
-
-    def forward(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(N, K, \\*core), (N, \\*core)[, (N, \\*core)] → a scalar, never negative."""
-        raise NotImplementedError
+def ce(weights: WeightRule = None) -> SegmentationLoss:
+    """Cross-entropy."""
+    return CrossEntropy("softmax", weights)
 
 
-class DiceBCELoss(SegmentationLoss):
-    """Mean binary cross-entropy + mean soft Dice loss, one sigmoid channel for each foreground class (K = F).
-
-    Args:
-        batch: whether Dice is taken over all samples of a batch together, or over each and then averaged.
-        smooth: s of the Dice, in pixels.
-    """
-
-    activation = "sigmoid"
-
-    def __init__(self, batch: bool = True, smooth: float = 1e-5) -> None:
-        super().__init__()
-        self.dice = DiceLoss(sigmoid=True, batch=batch, smooth_nr=smooth, smooth_dr=smooth)
-
-    @staticmethod
-    def channels(foreground: int) -> int:
-        """F: background is where no channel is sure."""
-        return foreground
-
-    def forward(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(N, F, \\*core), (N, \\*core) → scalar; ``weights`` are not used."""
-        logits = logits.float()
-        reference = one_channel_each(target, 1, logits.shape[1])
-        entropy = functional.binary_cross_entropy_with_logits(logits, reference)
-        dice: Tensor = self.dice(logits, reference)
-        return entropy + dice
+def bce(weights: WeightRule = None) -> SegmentationLoss:
+    """Binary cross-entropy of each foreground class."""
+    return CrossEntropy("sigmoid", weights)
 
 
-class DiceCELoss(SegmentationLoss):
-    """Mean cross-entropy + mean soft Dice loss of the foreground classes, on softmax channels (K = F + 1).
-
-    Background is left out of the Dice, where it would drown small structures; cross-entropy counts it.
-
-    Args:
-        batch: whether Dice is taken over all samples of a batch together, or over each and then averaged.
-        smooth: s of the Dice, in pixels.
-    """
-
-    activation = "softmax"
-
-    def __init__(self, batch: bool = True, smooth: float = 1e-5) -> None:
-        super().__init__()
-        self.dice = DiceLoss(batch=batch, smooth_nr=smooth, smooth_dr=smooth)
-
-    @staticmethod
-    def channels(foreground: int) -> int:
-        """F + 1: background is channel 0."""
-        return foreground + 1
-
-    def forward(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(N, F + 1, \\*core), (N, \\*core) → scalar; ``weights`` are not used."""
-        logits = logits.float()
-        entropy = functional.cross_entropy(logits, target.long())
-        reference = one_channel_each(target, 1, logits.shape[1] - 1)
-        dice: Tensor = self.dice(logits.softmax(1)[:, 1:], reference)
-        return entropy + dice
+def weighted_ce(weights: WeightRule = None) -> SegmentationLoss:
+    """Cross-entropy with U-Net's border weights."""
+    return BorderWeightedCrossEntropy("softmax", weights)
 
 
-class WeightedCELoss(SegmentationLoss):
-    """The U-Net paper's pixel-weighted cross-entropy (Ronneberger et al. 2015, eq. 1) on softmax channels (K = F + 1).
-
-    The paper sums w(x) · CE(x); here it is the mean over pixels, divided by their number and not by the sum of the
-    weights, so that a border pixel of weight 10 pulls ten times as hard however many of them a sample has.
-    """
-
-    activation = "softmax"
-    needs_weight_map = True
-
-    @staticmethod
-    def channels(foreground: int) -> int:
-        """F + 1: background is channel 0."""
-        return foreground + 1
-
-    def forward(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
-        """(N, F + 1, \\*core), (N, \\*core), weights (N, \\*core) → scalar; no weights count as ones."""
-        entropy = functional.cross_entropy(logits.float(), target.long(), reduction="none")
-        return entropy.mean() if weights is None else (weights.float() * entropy).mean()
+def focal(activation: Activation = "softmax", gamma: float = 2.0, weights: WeightRule = None) -> SegmentationLoss:
+    """Focal loss."""
+    return Focal(activation, gamma, weights)
 
 
-LOSSES: dict[str, type[SegmentationLoss]] = {
-    "dice_bce": DiceBCELoss,
-    "dice_ce": DiceCELoss,
-    "weighted_ce": WeightedCELoss,
+def ohem(
+    activation: Activation = "softmax", threshold: float = 0.7, min_kept: float = 1 / 16, weights: WeightRule = None
+) -> SegmentationLoss:
+    """Cross-entropy of the hardest voxels."""
+    return HardPixels(activation, threshold, min_kept, weights)
+
+
+def dice_ce(batch: bool = True, smooth: float = SMOOTH, weights: WeightRule = None) -> SegmentationLoss:
+    """Cross-entropy + Dice."""
+    return Sum(CrossEntropy("softmax", weights), Dice("softmax", batch, smooth))
+
+
+def dice_bce(batch: bool = True, smooth: float = SMOOTH, weights: WeightRule = None) -> SegmentationLoss:
+    """Binary cross-entropy + Dice."""
+    return Sum(CrossEntropy("sigmoid", weights), Dice("sigmoid", batch, smooth))
+
+
+def dice_focal(
+    activation: Activation = "softmax",
+    gamma: float = 2.0,
+    batch: bool = True,
+    smooth: float = SMOOTH,
+    weights: WeightRule = None,
+) -> SegmentationLoss:
+    """Focal loss + Dice."""
+    return Sum(Focal(activation, gamma, weights), Dice(activation, batch, smooth))
+
+
+def generalized_dice(activation: Activation = "softmax", batch: bool = True) -> SegmentationLoss:
+    """Generalized Dice."""
+    return GeneralizedDice(activation, batch)
+
+
+def tversky(
+    activation: Activation = "softmax",
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    batch: bool = True,
+    smooth: float = SMOOTH,
+) -> SegmentationLoss:
+    """Tversky loss; the paper's best for small lesions by default."""
+    return Tversky(activation, alpha, beta, batch, smooth)
+
+
+def boundary(
+    activation: Activation = "softmax", alphas: tuple[float, float] = (0.01, 0.99), batch: bool = True
+) -> SegmentationLoss:
+    """Generalized Dice and boundary loss, whose share goes from the first of ``alphas`` to the second."""
+    return Boundary(activation, (alphas[0], alphas[1]), batch)
+
+
+LOSSES: dict[str, Callable[..., SegmentationLoss]] = {
+    "dice_bce": dice_bce,
+    "dice_ce": dice_ce,
+    "dice_focal": dice_focal,
+    "ce": ce,
+    "bce": bce,
+    "weighted_ce": weighted_ce,
+    "focal": focal,
+    "ohem": ohem,
+    "generalized_dice": generalized_dice,
+    "tversky": tversky,
+    "boundary": boundary,
 }
 """Every loss that a config can name."""
 
 
+def arguments_of(name: str) -> dict[str, Any]:
+    """A loss's arguments and their defaults."""
+    return {key: value.default for key, value in inspect.signature(LOSSES[name]).parameters.items()}
+
+
 def build_loss(spec: Mapping[str, Any]) -> SegmentationLoss:
-    """A loss from ``{"name": ..., argument: value, ...}``, the arguments being those of its class.
+    """A loss from ``{"name": ..., argument: value, ...}``, the arguments being those of its builder.
 
     Raises:
-        ConfigError: for a name that is not in :data:`LOSSES`, or an argument that the loss does not have.
+        ConfigError: for a name that is not in :data:`LOSSES`, an argument that the loss does not have, or a value that
+            it does not take.
     """
     arguments = dict(spec)
     name = arguments.pop("name", None)
     if name not in LOSSES:
         hint = nearest(str(name), LOSSES)
         raise ConfigError(f"loss.name is {name!r}{hint}; it must be one of {', '.join(LOSSES)}")
-    chosen = LOSSES[name]
-    allowed = list(inspect.signature(chosen).parameters)
+    allowed = arguments_of(name)
     for key, value in arguments.items():
         if key not in allowed:
-            takes = ", ".join(allowed) or "no arguments"
-            raise ConfigError(f"loss.{key} is no argument of {name}{nearest(key, allowed)}; it takes {takes}")
-        _check_value(key, value)
-    return chosen(**arguments)
+            hint = nearest(key, allowed)
+            raise ConfigError(f"loss.{key} is no argument of {name}{hint}; it takes {', '.join(allowed)}")
+        check = _CHECKS.get(key)
+        if check is not None and not check.holds(value):
+            raise ConfigError(f"loss.{key} is {value!r}; it must be {check.wanted}")
+    return LOSSES[name](**arguments)
 
 
-def _check_value(key: str, value: Any) -> None:
-    if key == "batch" and not isinstance(value, bool):
-        raise ConfigError(f"loss.batch is {value!r}; it must be true or false")
-    if key == "smooth" and (isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0):
-        raise ConfigError(f"loss.smooth is {value!r}; it must be a number above 0")
+class _Check(NamedTuple):
+    holds: Callable[[Any], bool]
+    wanted: str
 
 
-def one_channel_each(target: Tensor, first: int, classes: int) -> Tensor:
-    """A class map (N, \\*core) as float channels (N, classes, \\*core) of 0 and 1, from class ``first`` on."""
-    values = torch.arange(first, first + classes, device=target.device, dtype=target.dtype)
-    shape = (1, classes) + (1,) * (target.ndim - 1)
-    return (target.unsqueeze(1) == values.view(shape)).float()
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _shares(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(_number(v) and 0 <= v <= 1 for v in value)
+
+
+_ABOVE_ZERO = _Check(lambda value: _number(value) and value > 0, "a number above 0")
+_CHECKS = {
+    "batch": _Check(lambda value: isinstance(value, bool), "true or false"),
+    "smooth": _ABOVE_ZERO,
+    "alpha": _ABOVE_ZERO,
+    "beta": _ABOVE_ZERO,
+    "gamma": _Check(lambda value: _number(value) and (value == 0 or value >= 1), "0, or a number of 1 or more"),
+    "threshold": _Check(lambda value: _number(value) and 0 <= value < 1, "a probability under 1"),
+    "min_kept": _Check(lambda value: _number(value) and 0 < value <= 1, "a share above 0 and up to 1"),
+    "alphas": _Check(_shares, "two numbers from 0 to 1, for the first and the last step"),
+}
+"""What each argument must be; activations and weights are checked where they are used."""

@@ -11,6 +11,7 @@ Legend: C channels; a padded network's core is its window, read = write.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,23 +26,20 @@ from torch.utils.data import Dataset, Sampler
 from medseg.datasets.labels import Labels, one_channel
 from medseg.geometry import Box
 from medseg.networks.network import Network
-from medseg.scans.blocks import blocks
 from medseg.scans.memory import ArrayScan
 from medseg.scans.mirror import read_mirrored
 from medseg.scans.scan import Scan
 from medseg.training.augment import Augmentation
-from medseg.training.weightmap import border_weights, instances_from_classes
-
-REMEMBERED = 2048
-"""Foreground voxels that are remembered for each case and class to centre samples on."""
+from medseg.training.census import CaseCensus
+from medseg.training.segmentation_loss import SegmentationLoss
 
 
 class Sample(TypedDict):
-    """What a worker hands over: image (C, \\*window), label (\\*core), loss weights (\\*core) or an empty tensor."""
+    """What a worker hands over: image (C, \\*window), label (\\*core), and the loss's maps of it or an empty tensor."""
 
     image: Tensor
     label: Tensor
-    weight: Tensor
+    maps: Tensor
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,9 @@ class TileSamples(Dataset[Sample]):
         geometry: window and core.
         augmentation: what happens to a sample.
         seed: the experiment's.
-        foreground: the share of samples that are centred on a foreground voxel.
-        weighted: whether the loss takes U-Net's border weights.
+        foreground: the share of samples that are centred on a foreground voxel. Where labels are ignored, the rest are
+            centred on voxels that count: of a volume with a few annotated slices, most of it teaches nothing.
+        loss: whose maps come with the samples; None for none.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class TileSamples(Dataset[Sample]):
         augmentation: Augmentation,
         seed: int,
         foreground: float = 0.33,
-        weighted: bool = False,
+        loss: SegmentationLoss | None = None,
     ) -> None:
         self.cases = list(cases)
         self.labels = labels
@@ -116,13 +115,15 @@ class TileSamples(Dataset[Sample]):
         self.augmentation = augmentation
         self.seed = seed
         self.foreground = foreground
-        self.weighted = weighted
+        # A copy: the loss that trains may live on a device, where workers must not follow.
+        self.loss = copy.deepcopy(loss)
 
     @cached_property
-    def foreground_voxels(self) -> list[list[NDArray]]:
-        """For each case, the remembered voxels (n, d) of each foreground class that it has."""
+    def census(self) -> list[CaseCensus]:
+        """What each case holds, from one pass over its label."""
         return [
-            foreground_of(case, self.labels, np.random.default_rng([self.seed, i])) for i, case in enumerate(self.cases)
+            CaseCensus.of(case.label, self.labels, np.random.default_rng([self.seed, i]))
+            for i, case in enumerate(self.cases)
         ]
 
     def __getitem__(self, number: int) -> Sample:
@@ -135,17 +136,18 @@ class TileSamples(Dataset[Sample]):
         return {
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label.astype(np.int64)),
-            "weight": self._weight(label),
+            "maps": self._maps(label),
         }
 
     def _core_box(self, which: int, rng: np.random.Generator) -> Box:
-        """Where the sample is learned from: anywhere in the scan, or around a foreground voxel."""
+        """Where the sample is learned from: anywhere in the scan, or around a voxel that is remembered."""
         extent, core = self.cases[which].image.shape, self.geometry.core
         room = [max(n - c, 0) for n, c in zip(extent, core, strict=True)]
         start = [int(rng.integers(r + 1)) for r in room]
-        classes = self.foreground_voxels[which] if rng.random() < self.foreground else []
-        if classes:
-            voxels = classes[int(rng.integers(len(classes)))]
+        found = self.census[which]
+        classes = found.foreground if rng.random() < self.foreground else []
+        voxels = classes[int(rng.integers(len(classes)))] if classes else found.labelled
+        if len(voxels):
             voxel = voxels[int(rng.integers(len(voxels)))]
             start = [min(max(int(v) - c // 2, 0), r) for v, c, r in zip(voxel, core, room, strict=True)]
         # A scan smaller than the core lies in its middle, with the mirror on both sides.
@@ -155,18 +157,18 @@ class TileSamples(Dataset[Sample]):
     def _augmented(self, case: TrainingCase, core: Box, seed: int) -> tuple[NDArray, NDArray]:
         """Image (C, \\*window) and class map (\\*core), read with all the border that the augmentation may need."""
         geometry = self.geometry
-        read = self.augmentation.read_shape(geometry.window)
+        draw = self.augmentation.draw(geometry.window, seed)
+        read = draw.read_shape
         margin = [h + (r - n) // 2 for h, r, n in zip(geometry.halo, read, geometry.window, strict=True)]
         box = Box.of(read).shift(tuple(a - m for a, m in zip(core.start, margin, strict=True)))
         image = read_mirrored(case.image, box).astype(np.float32, copy=False)
         classes = self.labels.encode(one_channel(read_mirrored(case.label, box), case.label.name), case.label.name)
-        image, label = self.augmentation(image, classes, geometry.window, geometry.core, seed)
+        image, label = self.augmentation(image, classes, draw, geometry.core)
         return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
-    def _weight(self, label: NDArray) -> Tensor:
-        if not self.weighted:
-            return torch.empty(0)
-        return torch.from_numpy(border_weights(instances_from_classes(label)))
+    def _maps(self, label: NDArray) -> Tensor:
+        maps = None if self.loss is None else self.loss.maps(label, self.labels.classes)
+        return torch.empty(0) if maps is None else torch.from_numpy(maps)
 
 
 class ConsecutiveSamples(Sampler[int]):
@@ -181,19 +183,6 @@ class ConsecutiveSamples(Sampler[int]):
         while True:
             yield number
             number += 1
-
-
-def foreground_of(case: TrainingCase, labels: Labels, rng: np.random.Generator) -> list[NDArray]:
-    """Up to :data:`REMEMBERED` voxels (n, d) of each foreground class of a case, from one pass over its label."""
-    kept: dict[int, list[NDArray]] = {}
-    for box in blocks(case.label):
-        classes = labels.read(case.label, box)
-        for value in np.unique(classes[classes > 0]):
-            voxels = np.argwhere(classes == value) + np.array(box.start)
-            few = voxels[rng.permutation(len(voxels))[:REMEMBERED]]
-            kept.setdefault(int(value), []).append(few)
-    merged = [np.concatenate(kept[value]) for value in sorted(kept)]
-    return [voxels[rng.permutation(len(voxels))[:REMEMBERED]] for voxels in merged]
 
 
 def _cached(scan: Scan) -> Scan:

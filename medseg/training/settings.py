@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
@@ -12,6 +13,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -27,15 +29,37 @@ class TrainingSettings(BaseModel):
     window: list[PositiveInt] | None = Field(
         None, description="what the network sees of a sample, as inference counts tiles; null picks one that it takes"
     )
+    init_from: Path | None = Field(
+        None, description="a run's folder or a model package whose weights the network begins with, where they fit"
+    )
+    freeze: list[str] = Field(
+        [], description="parts of the network, or single parameters, that are not trained: [backbone.layer1, score]"
+    )
     batch: PositiveInt = 2
     max_steps: PositiveInt | None = Field(
         None, description=f"stop after so many steps; {DEFAULT_STEPS} where no minutes are given either"
     )
     max_minutes: PositiveFloat | None = Field(None, description="stop after so much time, validation included")
+    optimizer: Literal["adamw", "adam", "sgd"] = Field(
+        "adamw", description="adamw decays weights apart from the gradient, adam and sgd with it"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; nnU-Net has 0.99")
+    nesterov: bool = Field(False, description="sgd looks ahead by its momentum")
     learning_rate: PositiveFloat = 1e-3
+    rate_factors: dict[str, NonNegativeFloat] = Field(
+        {}, description="part of the network: how many times the learning rate it has, as {classifier: 10}"
+    )
     weight_decay: NonNegativeFloat = 1e-4
+    schedule: Literal["poly", "cosine", "step", "constant"] = Field(
+        "poly", description="how the learning rate falls with the progress of the training, from 0 to 1"
+    )
     warmup_steps: int = Field(50, ge=0)
-    poly_power: NonNegativeFloat = Field(0.9, description="learning rate x (1 - progress) ^ power; 0 keeps it constant")
+    poly_power: NonNegativeFloat = Field(0.9, description="of poly: learning rate x (1 - progress) ^ power")
+    step_at: list[float] = Field([0.5, 0.75], description="of step: the progress at which the learning rate falls")
+    step_factor: float = Field(0.1, gt=0, lt=1, description="of step: what is left of the learning rate each time")
+    auxiliary_weights: list[NonNegativeFloat] | None = Field(
+        None, description="what the losses of the network's auxiliary outputs count; null takes the network's own"
+    )
     gradient_clip: PositiveFloat | None = Field(1.0, description="largest norm of the gradient; null clips nothing")
     ema: float | None = Field(
         0.99, gt=0, lt=1, description="decay of the weights' moving average, which is validated and kept; null: none"
@@ -55,6 +79,20 @@ class TrainingSettings(BaseModel):
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) else value
+
+    @field_validator("step_at")
+    @classmethod
+    def _within(cls, value: list[float]) -> list[float]:
+        if not all(0 < at < 1 for at in value) or sorted(set(value)) != value:
+            raise ValueError("numbers between 0 and 1 are expected, in rising order")
+        return value
+
+    @field_validator("nesterov")
+    @classmethod
+    def _of_sgd(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and (info.data.get("optimizer") != "sgd" or not info.data.get("momentum")):
+            raise ValueError("it needs optimizer: sgd, with a momentum above 0")
+        return value
 
     @model_validator(mode="before")
     @classmethod

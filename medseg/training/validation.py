@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medseg.datasets.labels import Labels
+from medseg.datasets.labels import IGNORED, Labels
 from medseg.evaluation.metrics import Counts
 from medseg.geometry import Box, Tiling
 from medseg.inference.decode import Activation, Decoder
@@ -169,6 +169,8 @@ class ScoreSink:
         if plane is None or kept is None:
             raise ValueError(f"{self.case.name} is not pictured")
         reference = self.labels.read(self.case.label, plane)
+        # What doesn't count is shown as background in both: it is neither right nor wrong.
+        reference, kept = (np.where(reference == IGNORED, 0, classes) for classes in (reference, kept))
         image = self.case.image.read(plane)
         thin = tuple(axis for axis, n in enumerate(plane.shape) if n == 1 and plane.ndim == 3)[:1]
         return Picture(
@@ -180,7 +182,10 @@ class ScoreSink:
 
 
 class LossSink:
-    """Sums a scan's loss from its probabilities, box by box: mean cross-entropy + mean soft Dice loss."""
+    """Sums a scan's loss from its probabilities, box by box: mean cross-entropy + mean soft Dice loss.
+
+    Voxels to ignore don't count; where all are, the loss is 0.
+    """
 
     resumed = False
 
@@ -201,6 +206,9 @@ class LossSink:
     def write(self, box: Box, labels: NDArray) -> None:
         """Probabilities (K, \\*box.shape) of one box."""
         classes = self.labels.read(self.case.label, box)
+        counted = classes != IGNORED
+        if not counted.all():
+            labels, classes = labels[:, counted], classes[counted]
         foreground = labels if self.activation == "sigmoid" else labels[1:]
         truth = np.stack([classes == i + 1 for i in range(len(foreground))])
         if self.activation == "sigmoid":

@@ -1,9 +1,12 @@
 """All of a sample's interpolating transforms as one resampling.
 
-Rotation, scaling and elastic deformation are composed into one map from the window back into the area that was read,
-and image and label are sampled once: three resamplings would blur three times and cost three times as much.
+Rotation, scaling and elastic deformation are composed into one map from the window back into the scan, and image and
+label are sampled once: three resamplings would blur three times and cost three times as much.
 
-    source(p) = centre + A_1 A_2 ... p + D_1(p) + D_2(p) ...        p voxels from the window's centre
+    source(p) = A_1 A_2 ... p + D_1(p) + D_2(p) ...        p, source(p): voxels from the window's centre
+
+The map is drawn before the scan is read, so that as much is read as it needs: no fill value ever reaches the network,
+and where nothing is drawn the window alone is read.
 
 Legend: d axes, n_a voxels of the window along axis a, g nodes of the coarse grid along each axis, C channels.
 """
@@ -11,64 +14,54 @@ Legend: d axes, n_a voxels of the window along axis a, g nodes of the coarse gri
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from monai.transforms import MapTransform, RandomizableTransform
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 TRUNCATION = 3.0
-"""Gaussian displacements are cut at so many standard deviations: without an end no border would be wide enough."""
+"""Gaussian displacements are cut at so many standard deviations: one node in a thousand would fold things over."""
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """By up to ``degrees`` either way in the plane of two axes, uniformly."""
+    """In each of ``planes``, one after the other, by up to ``degrees`` either way, uniformly and each by itself."""
 
     degrees: float
-    plane: tuple[int, int]
+    planes: tuple[tuple[int, int], ...]
     probability: float
 
     def matrix(self, random: RandomState, dims: int) -> NDArray:
         """(d, d)."""
-        angle = math.radians(random.uniform(-self.degrees, self.degrees))
-        a, b = self.plane
         matrix = np.eye(dims)
-        matrix[a, a] = matrix[b, b] = math.cos(angle)
-        matrix[a, b], matrix[b, a] = -math.sin(angle), math.sin(angle)
+        for a, b in self.planes:
+            angle = math.radians(random.uniform(-self.degrees, self.degrees))
+            turn = np.eye(dims)
+            turn[a, a] = turn[b, b] = math.cos(angle)
+            turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
+            matrix = turn @ matrix
         return matrix
-
-    def farthest(self, half: Sequence[float]) -> tuple[float, ...]:
-        """Half extents that hold a box of half extents ``half`` however it is turned: max of cos·own + sin·other."""
-        limit, reach = math.radians(self.degrees), list(half)
-        for own, other in (self.plane, self.plane[::-1]):
-            angle = min(limit, math.atan2(half[other], half[own]))
-            reach[own] = math.cos(angle) * half[own] + math.sin(angle) * half[other]
-        return tuple(reach)
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """All axes together by a factor between ``low`` and ``high``, uniformly; above 1 things become larger."""
+    """Some axes together by a factor between ``low`` and ``high``, uniformly; above 1 things become larger."""
 
     low: float
     high: float
+    axes: tuple[int, ...]
     probability: float
 
     def matrix(self, random: RandomState, dims: int) -> NDArray:
         """(d, d)."""
-        return np.eye(dims) / random.uniform(self.low, self.high)
-
-    def farthest(self, half: Sequence[float]) -> tuple[float, ...]:
-        """Half extents that hold a box of half extents ``half``: the smaller things become, the more is seen."""
-        return tuple(h / self.low for h in half)
+        factor = random.uniform(self.low, self.high)
+        return np.diag([1 / factor if axis in self.axes else 1.0 for axis in range(dims)])
 
 
 @dataclass(frozen=True)
@@ -93,83 +86,60 @@ class Elastic:
             fields = torch.tensordot(fields, weights, ([axis], [1])).movedim(-1, axis)
         return list(fields.contiguous())
 
-    def largest(self, window: Sequence[int]) -> tuple[float, ...]:
-        """For each axis: all nodes pulling at their limit. Cubic weights overshoot, so their absolute sums count."""
-        overshoot = math.prod(float(np.abs(cubic_weights(n, self.grid)).sum(1).max()) for n in window)
-        return tuple(TRUNCATION * sigma * overshoot for sigma in self.sigma)
 
+@dataclass(frozen=True)
+class Warp:
+    """One drawn map.
 
-class Warpd(RandomizableTransform, MapTransform):
-    """A MONAI dictionary transform: the drawn pieces composed, the window sampled once (image linear, label nearest).
-
-    Expects ``image`` (C, \\*read), ``label`` (1, \\*read) and the shapes ``window`` and ``core``; leaves ``image``
-    (C, \\*window) and ``label`` (1, \\*core) around the centre of what was read: plain crops where nothing is drawn.
+    Attributes:
+        source: for each axis, how far from the window's centre each voxel of the window is taken from: a float32
+            tensor (\\*window), in voxels.
     """
 
-    def __init__(self, pieces: Sequence[Rotation | Scaling | Elastic]) -> None:
-        MapTransform.__init__(self, ("image", "label"))
-        RandomizableTransform.__init__(self, prob=1.0)
-        self.pieces = tuple(pieces)
-        self.matrix: NDArray | None = None
-        self.displacement: list[Tensor] | None = None
+    source: tuple[Tensor, ...]
 
-    def margin(self, window: Sequence[int]) -> tuple[int, ...]:
-        """Voxels to be read on each side of the window so that no sample falls outside, whatever is drawn."""
-        half = tuple((n - 1) / 2 for n in window)
-        reach = half
-        for piece in self.pieces:
-            if not isinstance(piece, Elastic):
-                # Where it is not drawn, things stay where they are.
-                reach = tuple(map(max, reach, piece.farthest(reach)))
-        # Displacements are added to where the matrices lead, and are not turned or scaled by them.
-        for piece in self.pieces:
+    @classmethod
+    def drawn(
+        cls, pieces: Sequence[Rotation | Scaling | Elastic], window: Sequence[int], random: RandomState
+    ) -> Warp | None:
+        """Draws each piece with its probability; None where none is."""
+        chosen = [piece for piece in pieces if random.uniform() < piece.probability]
+        if not chosen:
+            return None
+        matrix, fields = np.eye(len(window)), []
+        for piece in chosen:
             if isinstance(piece, Elastic):
-                reach = tuple(r + d for r, d in zip(reach, piece.largest(window), strict=True))
-        # One voxel more: coordinates are rounded to float32 on their way.
-        return tuple(math.ceil(r - h) + 1 if r > h else 0 for r, h in zip(reach, half, strict=True))
-
-    def randomize(self, data: Any = None) -> None:
-        """Draws each piece; ``data`` is the window."""
-        super().randomize(None)
-        window: tuple[int, ...] = data
-        self.matrix, self.displacement = None, None
-        for piece in self.pieces:
-            if self.R.uniform() >= piece.probability:
-                continue
-            if isinstance(piece, Elastic):
-                fields = piece.displacement(self.R, window)
-                before = self.displacement or [torch.zeros(())] * len(fields)
-                self.displacement = [a + b for a, b in zip(before, fields, strict=True)]
+                fields.append(piece.displacement(random, window))
             else:
-                matrix = piece.matrix(self.R, len(window))
-                self.matrix = matrix if self.matrix is None else self.matrix @ matrix
+                matrix = matrix @ piece.matrix(random, len(window))
+        return cls(tuple(torch.stack(parts).sum(0) for parts in zip(_turned(matrix, window), *fields, strict=True)))
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """See the class."""
-        done = dict(data)
-        window, core = done["window"], done["core"]
-        self.randomize(window)
-        if self.matrix is None and self.displacement is None:
-            done["image"] = centre_crop(done["image"], window)
-            done["label"] = centre_crop(done["label"], core)
-            return done
-        source = self._source(window, done["image"].shape[1:])
-        done["image"] = sample_linear(done["image"], source)
-        done["label"] = sample_nearest(done["label"], [centre_crop(s[None], core)[0] for s in source])
-        return done
+    @cached_property
+    def margin(self) -> tuple[int, ...]:
+        """Voxels to be read on each side of the window so that no sample falls outside."""
+        reaches = [float(s.abs().max()) for s in self.source]
+        halves = [(n - 1) / 2 for n in self.source[0].shape]
+        # One voxel more: coordinates are rounded to float32 on their way.
+        return tuple(math.ceil(r - h) + 1 if r > h else 0 for r, h in zip(reaches, halves, strict=True))
 
-    def _source(self, window: Sequence[int], read: Sequence[int]) -> list[Tensor]:
-        """For each axis of the area read, the coordinate (\\*window) that each voxel of the window is taken from."""
-        dims = len(window)
-        matrix = np.eye(dims) if self.matrix is None else self.matrix
-        source = []
-        for a in range(dims):
-            coordinate = torch.tensor((read[a] - window[a]) // 2 + (window[a] - 1) / 2, dtype=torch.float32)
-            for b, n in enumerate(window):
-                steps = (torch.arange(n, dtype=torch.float32) - (n - 1) / 2) * float(matrix[a, b])
-                coordinate = coordinate + steps.view([-1 if c == b else 1 for c in range(dims)])
-            source.append(coordinate if self.displacement is None else coordinate.add_(self.displacement[a]))
-        return source
+    def __call__(self, image: Tensor, label: Tensor, core: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Image (C, \\*read) → (C, \\*window) linearly, label (1, \\*read) → (1, \\*core) by the nearest voxel."""
+        centred = [s + (n - 1) / 2 for s, n in zip(self.source, image.shape[1:], strict=True)]
+        inner = [centre_crop(s[None], core)[0] for s in centred]
+        return sample_linear(image, centred), sample_nearest(label, inner)
+
+
+def _turned(matrix: NDArray, window: Sequence[int]) -> list[Tensor]:
+    """``matrix`` times each voxel's place: one float32 tensor (\\*window) for each axis."""
+    places = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in window]
+    turned = []
+    for row in matrix.tolist():
+        whole = torch.zeros(tuple(window))
+        for axis, (factor, place) in enumerate(zip(row, places, strict=True)):
+            if factor:
+                whole += (factor * place).view([-1 if c == axis else 1 for c in range(len(window))])
+        turned.append(whole)
+    return turned
 
 
 @lru_cache(maxsize=64)

@@ -20,7 +20,7 @@ CUTOFF = 4.3
 
 
 def border_weights(
-    instances: NDArray, w0: float = 10.0, sigma: float = 5.0, balance: bool = True
+    instances: NDArray, w0: float = 10.0, sigma: float = 5.0, balance: bool = True, counts: NDArray | None = None
 ) -> NDArray[np.float32]:
     """The weight of each voxel: (*n) instances, 0 background, any other number a cell → (*n) float32.
 
@@ -30,11 +30,12 @@ def border_weights(
         sigma: how fast it falls off, in voxels.
         balance: whether w_c gives foreground and background the same share of the loss, as the paper has it: inversely
             to how often each occurs, with a mean of 1. Where there is only one of them, and without, w_c is 1.
+        counts: (*n), true for the voxels that w_c counts; all of them by default.
 
     A distance is found within a crop around each cell, so the cost grows with the cells' area and not with their number
     times the image's. Where the two distances add up to more than :data:`CUTOFF` · sigma the border term is left out.
     """
-    weights = _class_weights(instances != 0) if balance else np.ones(instances.shape, np.float32)
+    weights = _class_weights(instances != 0, counts) if balance else np.ones(instances.shape, np.float32)
     nearest, second = _two_distances(instances, math.ceil(CUTOFF * sigma))
     weights += np.float32(w0) * np.exp(-((nearest + second) ** 2) / np.float32(2 * sigma**2))
     return weights
@@ -54,8 +55,9 @@ def instances_from_classes(mask: NDArray) -> NDArray[np.int32]:
     return instances
 
 
-def _class_weights(foreground: NDArray) -> NDArray[np.float32]:
-    share = float(foreground.mean())
+def _class_weights(foreground: NDArray, counts: NDArray | None) -> NDArray[np.float32]:
+    seen = foreground if counts is None else foreground[counts]
+    share = float(seen.mean()) if seen.size else 0.0
     if share in (0.0, 1.0):
         return np.ones(foreground.shape, np.float32)
     return np.where(foreground, np.float32(0.5 / share), np.float32(0.5 / (1 - share)))

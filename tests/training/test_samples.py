@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from medseg import build_network, open_scan
-from medseg.datasets.labels import Labels
+from medseg import Box, build_network, open_scan
+from medseg.datasets.labels import IGNORED, Labels
 from medseg.training.augment import build_augmentation
-from medseg.training.samples import ConsecutiveSamples, SampleGeometry, TileSamples, TrainingCase, foreground_of
+from medseg.training.census import CaseCensus
+from medseg.training.losses import build_loss
+from medseg.training.samples import ConsecutiveSamples, SampleGeometry, TileSamples, TrainingCase
 
 LABELS = Labels({"cell": 0, "membrane": 255}, ("membrane",))
 SPATIAL = [{"name": "flip"}, {"name": "rotate90"}, {"name": "elastic", "sigma": 3, "probability": 1.0}]
@@ -21,11 +23,12 @@ def case(shape, seed=0, share=0.2):
     return TrainingCase(f"case{seed}", open_scan(image), open_scan(label))
 
 
-def samples(shapes, augmentation=(), padding="valid", window=28, seed=0, foreground=0.33, share=0.2, weighted=False):
+def samples(shapes, augmentation=(), padding="valid", window=28, seed=0, foreground=0.33, share=0.2, loss=None):
     net = build_network({"name": "unet", "width": 2, "depth": 1, "padding": padding})
     geometry = SampleGeometry.of(net, (window, window))
     cases = [case(shape, i, share) for i, shape in enumerate(shapes)]
-    return TileSamples(cases, LABELS, geometry, build_augmentation(augmentation, 2), seed, foreground, weighted)
+    loss = None if loss is None else build_loss({"name": loss})
+    return TileSamples(cases, LABELS, geometry, build_augmentation(augmentation, 2), seed, foreground, loss)
 
 
 @settings(max_examples=20)
@@ -103,17 +106,49 @@ def test_a_case_without_foreground_is_sampled_all_the_same():
 
 def test_remembered_voxels_are_foreground():
     one = case((60, 60), seed=4, share=0.01)
-    (voxels,) = foreground_of(one, LABELS, np.random.default_rng(0))
-    values = one.label.array if hasattr(one.label, "array") else one.label._array
+    found = CaseCensus.of(one.label, LABELS, np.random.default_rng(0))
+    (voxels,), values = found.foreground, one.label.read(Box.of(one.label.shape))
     assert (values[0][tuple(voxels.T)] == 255).all()
-    assert len(voxels) == (values == 255).sum()
+    assert len(voxels) == (values == 255).sum() == found.counts[1]
+    assert found.counts.sum() == 60 * 60
+    assert not len(found.labelled), "where nothing is ignored, samples lie anywhere"
 
 
-def test_weights_come_where_the_loss_takes_them():
-    weighted = samples([(40, 40)], weighted=True)[0]
-    assert weighted["weight"].shape == weighted["label"].shape
-    assert weighted["weight"].min() > 0
-    assert samples([(40, 40)])[0]["weight"].numel() == 0
+def sparse(foreground):
+    """Samples of a large scan of which one corner is annotated, with a little foreground there."""
+    label = np.full((1, 200, 300), 7, np.uint8)
+    label[0, 150:170, 250:290] = 0
+    label[0, 160, 250:260] = 255
+    labels = Labels({"cell": 0, "membrane": 255, "ignore": 7}, ("membrane",))
+    one = TrainingCase("sparse", open_scan(label.astype(np.float32)), open_scan(label))
+    net = build_network({"name": "unet", "width": 2, "depth": 1})
+    geometry, augmentation = SampleGeometry.of(net, (28, 28)), build_augmentation(SPATIAL, 2)
+    return TileSamples([one], labels, geometry, augmentation, 0, foreground)
+
+
+def test_samples_lie_where_something_is_annotated_and_foreground_is_never_what_is_ignored():
+    found = sparse(0.5).census[0]
+    np.testing.assert_array_equal(found.counts, [790, 10])
+    assert sum(map(len, found.foreground)) == 10
+    for drawn in (sparse(0.0), sparse(1.0)):
+        seen = torch.stack([drawn[n]["label"] for n in range(20)])
+        assert set(seen.unique().tolist()) <= {IGNORED, 0, 1}
+        assert (seen >= 0).flatten(1).any(1).all()
+        assert (seen == IGNORED).any()
+    never = sparse(0.5)
+    never.cases = [TrainingCase("none", never.cases[0].image, open_scan(np.full((1, 50, 50), 7, np.uint8)))]
+    assert (never[0]["label"] == IGNORED).all()
+
+
+def test_maps_come_where_the_loss_takes_them():
+    weighted = samples([(40, 40)], loss="weighted_ce")[0]
+    assert weighted["maps"].shape == weighted["label"].shape
+    assert weighted["maps"].min() > 0
+    distances = samples([(40, 40)], loss="boundary")[0]
+    assert distances["maps"].shape == (1, *distances["label"].shape)
+    assert torch.equal(distances["maps"][0] <= 0, distances["label"] == 1)
+    for loss in (None, "dice_ce"):
+        assert samples([(40, 40)], loss=loss)[0]["maps"].numel() == 0
 
 
 def test_a_window_that_the_network_cannot_take_is_refused():

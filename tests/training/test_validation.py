@@ -46,6 +46,34 @@ def in_one_pass(net, image):
     return logits[(slice(None), *tile.keep.slices)]
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_what_is_ignored_is_not_scored(activation):
+    """Half of the reference is ignored: the scores are those of the other half, and nothing there is NaN."""
+    labels = Labels({"background": 0, "cell": 255, "void": 9}, ("cell",), ignore=("void",))
+    net = network(out_channels=1 if activation == "sigmoid" else 2)
+    inference = InferenceSettings().resolved(net, [28, 28])
+    one = case(0)
+    reference = one.label.read(Box.of(one.label.shape))
+    reference[:, 20:] = 9
+    all_of_it = ValidationCase("nothing", one.image, open_scan(np.full_like(reference, 9)))
+    cases = [ValidationCase("half", one.image, open_scan(reference)), all_of_it]
+    found = Validator(cases, labels, Preprocessing(), activation, inference, torch.device("cpu"), pictures=1)(net)
+    logits = in_one_pass(net.eval(), seen(one))[:, :20]
+    shares = (logits.sigmoid()[0] if activation == "sigmoid" else logits.softmax(0)[1]).double().numpy()
+    truth = reference[0, :20] == 255
+    mask = shares >= 0.5 if activation == "sigmoid" else shares > 0.5  # of equal channels the first one wins
+    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+    entropy = -np.log(np.where(truth, shares, 1 - shares)).mean()
+    soft = 1 - 2 * (shares * truth).sum() / (shares.sum() + truth.sum())
+    half, nothing = found.scores
+    assert half.dice["cell"] == pytest.approx(dice, abs=2e-3)
+    assert half.loss == pytest.approx(entropy + soft, abs=1e-4)
+    assert (nothing.loss, nothing.dice["cell"]) == (0.0, 1.0)
+    (picture,) = found.pictures
+    assert not picture.reference[20:].any() and not picture.prediction[20:].any()
+    np.testing.assert_array_equal(picture.reference[:20], truth)
+
+
 @pytest.mark.parametrize(
     ("changes", "settings", "mode", "by_hand"),
     [
