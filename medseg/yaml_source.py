@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -85,7 +85,8 @@ class YamlSource:
 
 def _is_branch(part: int | str) -> bool:
     """Whether a location's part is pydantic's name for a branch of a union, not a key."""
-    return isinstance(part, str) and (part in {"float", "int", "str"} or part.startswith(("list[", "constrained")))
+    branches = {"float", "int", "path", "str", "WebFile"}
+    return isinstance(part, str) and (part in branches or part.startswith(("list[", "constrained")))
 
 
 def _refuse_twins(path: Path, node: yaml.Node | None) -> None:
@@ -123,10 +124,16 @@ def _line(node: yaml.Node | None, keys: Sequence[str]) -> int:
 def _keys_at(model: Any, keys: Sequence[str]) -> list[str]:
     """The keys that a section allows."""
     for part in keys:
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        candidates = [annotation, *get_args(annotation)]
+        if get_origin(model) is dict:
+            candidates = list(get_args(model))
+        else:
+            annotation = model.model_fields[part].annotation if part in model.model_fields else None
+            candidates = [annotation, *get_args(annotation)]
+            if get_origin(annotation) is dict:
+                model = annotation
+                continue
         sections = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
         if not sections:
             return []
         model = sections[0]
-    return list(model.model_fields)
+    return [] if get_origin(model) is dict else list(model.model_fields)
