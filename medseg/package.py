@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic import Field as KeyField
 
+from medseg.datasets.channels import ChannelFiles
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError, PackageError
 from medseg.files import partial_of, read_json, sha256_of, write_json
 from medseg.inference.settings import InferenceSettings
+from medseg.postprocessing.settings import Step
 from medseg.scans.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from medseg.networks.network import Network
 
-FORMAT = 2
+FORMAT = 3
 """The newest format of ``model.json`` that this version reads and the one that it writes."""
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
@@ -41,6 +43,8 @@ class ModelCard(BaseModel):
     labels: dict[str, Any] = KeyField(description="names, values in the files, foreground")
     preprocessing: Preprocessing
     inference: InferenceSettings = KeyField(InferenceSettings(), description="the way through a scan")
+    postprocessing: list[Step] = KeyField([], description="what medseg infer does to a mask, in order")
+    channel_files: ChannelFiles | None = KeyField(None, description="how the files of one scan are told apart")
     window: list[int] | None = KeyField(None, description="the window that the network was trained on")
     training: dict[str, Any] = KeyField(
         default_factory=dict, description="what the weights came from: data set and its digest, seed, step, scores"

@@ -9,9 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "files", "geometry", "yaml_source"},
+    {"errors", "files", "geometry", "quiet", "yaml_source"},
     {"scans", "networks"},
-    {"datasets", "package", "evaluation", "inference"},
+    {"datasets", "package", "evaluation", "inference", "postprocessing"},
     {"tracking"},
     {"training"},
     {"experiment"},

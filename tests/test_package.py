@@ -68,7 +68,7 @@ def edit(package, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 99}, "format 99 and this medseg reads up to 2: install a newer medseg"),
+        ({"format": 99}, "format 99 and this medseg reads up to 3: install a newer medseg"),
         ({"activation": "relu"}, "activation"),
         ({"hook": "os.system"}, "hook"),
         ({"labels": {"values": 3}}, "labels"),
@@ -118,3 +118,10 @@ def test_missing_parts_are_named(package, tmp_path):
         find_package(tmp_path / "none")
     with pytest.raises(MedsegError, match="is a file"):
         find_package(package / MODEL)
+
+
+def test_a_package_of_an_earlier_format_has_no_steps(package):
+    content = json.loads((package / MODEL).read_text())
+    assert content.pop("postprocessing") == []
+    (package / MODEL).write_text(json.dumps({**content, "format": 2}))
+    assert read_card(package).postprocessing == []

@@ -42,10 +42,12 @@ def _planned(job: Job) -> dict[str, Any]:
     from medseg.scans.sink import free_bytes
 
     plan, source = job.plan, job.source
-    kinds: list[tuple[Path, DTypeLike, int | None]] = [(job.output, job.model.labels.dtype, None)]
+    own = job.model.labels.dtype
+    kinds: list[tuple[Path, DTypeLike, int | None]] = [(job.output, job.chain.dtype(own), None)]
     if job.options.probabilities is not None:
         kinds.append((probabilities_path(job.output), job.options.probabilities, job.network.out_channels))
     chunks = job.chunks(plan)
+    beside = 0 if job.mask == job.output else mask_bytes(job.mask, job.like, own, None, chunks)
     budget = job.options.budget or Budget.of_machine(job.model.device)
     return {
         "shape": list(source.scan.shape),
@@ -58,7 +60,7 @@ def _planned(job: Job) -> dict[str, Any]:
         "expected_seconds": job.expected_seconds(plan),
         "statistics_pass": job.model.card.preprocessing.normalize.kind == "zscore",
         "output_bytes": sum(job.bytes_of(dtype, channels) for _, dtype, channels in kinds),
-        "disk_needed_bytes": sum(mask_bytes(p, job.like, d, c, chunks) for p, d, c in kinds),
+        "disk_needed_bytes": beside + sum(mask_bytes(p, job.like, d, c, chunks) for p, d, c in kinds),
         "disk_free_bytes": free_bytes(job.output),
     }
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medseg.inference.infer import Model, Options
     from medseg.inference.many import Outcome
     from medseg.inference.settings import InferenceSettings
+    from medseg.postprocessing.settings import Step
 
 SOME_SKIPPED = 3
 """The exit code where some scans were segmented and others could not be."""
@@ -63,6 +64,16 @@ def infer(
     probability_type: Annotated[
         Optional[str], typer.Option(help="uint8, float16 or float32; default: float16.")
     ] = None,
+    postprocess: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="FILE.yaml|none",
+            help="What is done to each mask after the network, instead of the model's own steps.",
+        ),
+    ] = None,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="Number the objects of each mask at last, as uint32.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, held and written; read no voxel.")
     ] = False,
@@ -85,7 +96,9 @@ def infer(
 
     from medseg.inference.device import find_device, use_threads
     from medseg.inference.infer import Model, Options
+    from medseg.inference.process_memory import tame_heap
 
+    tame_heap()
     use_threads(threads, workers)
     loaded = Model.load(model, find_device(device))
     modes = {"tile-overlap": tile_overlap or tile is not None, "whole": whole, "sliding-window": sliding_window}
@@ -101,6 +114,7 @@ def infer(
         probabilities=_precision(probabilities, probability_type),
         overwrite=overwrite,
         amp=_amp(amp, loaded, settings),
+        postprocessing=_steps(postprocess, instances, loaded, box is not None),
     )
     jobs = _jobs(sources, output, format, loaded, options)
     if dry_run:
@@ -125,12 +139,12 @@ def infer(
 
 def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options: Options) -> list[tuple[Path, Path]]:
     """Each scan and its mask's name; that of a part says which. What is wrong with a single scan is said at once."""
-    from medseg.inference.infer import Source, check_output
+    from medseg.inference.infer import Source, chain_of, check_output
     from medseg.inference.journal import journal_of
     from medseg.inference.outputs import name_outputs, outgrown
     from medseg.scans.scan import suffix_of
 
-    outputs = name_outputs(sources, folder, format, model.labels.dtype.itemsize)
+    outputs = name_outputs(sources, folder, format, chain_of(model, options).dtype(model.labels.dtype).itemsize)
     for source, target in zip(sources, outputs, strict=True):
         if outgrown(source, target, format):
             print(
@@ -167,7 +181,7 @@ def _run(
         for outcome in work_off(jobs, folder, model, options, loop, bar.show, bar.say):
             outcomes.append(outcome)
             if outcome.status != "skipped":
-                write_json(folder / "inference.json", _account(model))
+                write_json(folder / "inference.json", _account(model, options))
             bar.done(outcome.input)
             _tell(outcome, as_json, len(jobs))
     return outcomes
@@ -200,14 +214,34 @@ def _report(outcomes: list[Outcome]) -> dict[str, Any]:
     return {"scans": rows}
 
 
-def _account(model: Model) -> dict[str, object]:
+def _account(model: Model, options: Options) -> dict[str, object]:
     """What ``medseg evaluate`` needs to know of the masks in a folder, and where they came from."""
+    from medseg.inference.infer import chain_of
+
+    chain = chain_of(model, options)
     return {
         "medseg": model.card.medseg,
         "model": model.card.weights_sha256,
-        "labels": model.card.labels,
+        "labels": (chain.written or model.labels).to_dict(),
         "training": model.card.training,
+        "postprocessing": chain.to_list(),
     }
+
+
+def _steps(text: str | None, instances: bool, model: Model, part: bool) -> tuple[Step, ...] | None:
+    """What the command line says is done after the network; None leaves it to the package."""
+    from medseg.postprocessing.settings import Instances, read_steps
+
+    own = tuple(model.card.postprocessing)
+    if text is None and part and own:
+        names = ", ".join(step.name for step in own)
+        print(f"note: the model's {names} are left out for a part of a scan: --postprocess does some", file=sys.stderr)
+    if text is None and not instances:
+        return None
+    steps = (() if part else own) if text is None else () if text == "none" else read_steps(Path(text))
+    if instances and not any(isinstance(step, Instances) for step in steps):
+        steps = (*steps, Instances())
+    return steps
 
 
 def _settings(model: Model, modes: list[str], windows: dict[str, Any]) -> InferenceSettings:

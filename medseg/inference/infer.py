@@ -1,7 +1,8 @@
 """From a model and a scan's file to a mask's file, resumable and whole or not at all.
 
 Beside ``OUT/name.tif`` a job keeps ``.name.tif.partial`` (the sink's), ``.name.tif.journal`` and ``.name.tif.lock``;
-all are gone when it is done.
+all are gone when it is done. Where a mask is processed after the network, the network's own is ``.name.tif.raw.nii``
+(or ``.raw.ome.zarr``) until the processed one has its final name: a kill in between costs the processing alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from medseg.inference.decode import Decoder
 from medseg.inference.emit import Output
 from medseg.inference.journal import Journal, Terms, journal_of
 from medseg.inference.lock import held
+from medseg.inference.outputs import PROBABILITIES
 from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, overhead, spare_of
 from medseg.inference.segment import Pace, check_channels, prepare
@@ -38,14 +40,13 @@ from medseg.inference.tta import Flips, Turns, plane_of
 from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 from medseg.package import ModelCard, find_package, read_card, read_network
+from medseg.postprocessing.chain import Chain, raw_of, run_chain
+from medseg.postprocessing.settings import Step
 from medseg.scans.cache import PIECES
 from medseg.scans.header import FileScan
 from medseg.scans.scan import MaskSink, Scan, create_mask, open_scan
-from medseg.scans.sink import as_output_error
+from medseg.scans.sink import as_output_error, remove
 from medseg.scans.views import Cropped
-
-PROBABILITIES = "probabilities"
-"""The folder beside the masks that takes probabilities."""
 
 Say = Callable[[str], None]
 Precision = Literal["uint8", "float16", "float32"]
@@ -92,6 +93,8 @@ class Options:
         probabilities: write these too, stored so, one channel an output channel of the network.
         overwrite: an output that exists is replaced, and what another job left is discarded.
         amp: half precision on a GPU.
+        postprocessing: what is done to the mask after the network; None takes the package's, but for a ``part``: what
+            is the largest object of a part, or closed within it, may not be so in the scan.
     """
 
     settings: InferenceSettings | None = None
@@ -103,6 +106,7 @@ class Options:
     probabilities: Precision | None = None
     overwrite: bool = False
     amp: bool = False
+    postprocessing: tuple[Step, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Result:
     voxels: int
     seconds: float
     progress: Progress
+    postprocessing: tuple[dict[str, Any], ...] = ()
 
     @property
     def resumed_tiles(self) -> int:
@@ -137,6 +142,7 @@ class Result:
             "voxels_per_second": self.voxels / self.seconds,
             "stages": {name: {"seconds": s.seconds, "bytes": s.bytes} for name, s in stages.items()},
             "plan": self.plan.to_dict(),
+            "postprocessing": list(self.postprocessing),
         }
 
 
@@ -216,12 +222,19 @@ class Job:
             plane = plane_of(source.view.axes) if options.turns == "rotations" else (0, 1)
             self.network = Flips(model.network, options.turns, plane)
         self.like = source.scan if options.part is None else Cropped(source.scan, options.part)
+        self.chain = chain_of(model, options)
+        self.chain.check(self.like)
+
+    @property
+    def mask(self) -> Path:
+        """What the network's own mask is called: the output, unless that is processed."""
+        return raw_of(self.output) if self.chain.steps else self.output
 
     @property
     def outputs(self) -> list[Path]:
-        """The mask, and its probabilities where these are wanted."""
+        """The network's mask, and its probabilities where these are wanted."""
         shares = [] if self.options.probabilities is None else [probabilities_path(self.output)]
-        return [self.output, *shares]
+        return [self.mask, *shares]
 
     @property
     def journal_path(self) -> Path:
@@ -240,6 +253,7 @@ class Job:
             "probabilities": self.options.probabilities,
             "amp": self.options.amp,
             "device": self.model.device.type,
+            "postprocessing": self.chain.to_list(),
         }
         return {
             "scan": self.source.fingerprint,
@@ -328,7 +342,8 @@ class Job:
     def _sink(self, path: Path, plan: Plan, **how: bool) -> MaskSink:
         """The sink of one of the outputs."""
         chunks, precision = self.chunks(plan), self.options.probabilities
-        if precision is None or path == self.output:
+        if precision is None or path == self.mask:
+            how["overwrite"] |= path != self.output
             return create_mask(path, self.like, dtype=self.model.labels.dtype, chunks=chunks, **how)
         channels = self.network.out_channels
         return create_mask(
@@ -358,11 +373,13 @@ class Job:
             if self.earlier is None:
                 self.check_output()
                 self.journal_path.unlink(missing_ok=True)
+                remove(raw_of(self.output))
+                self._check_processed()
             if self._published(plan):
-                self.journal_path.unlink()
+                accounts = self._finish(say)
                 say(f"{self.output}: was complete already")
                 tiles = Progress(plan.tiles, plan.tiles, plan.tiles)
-                return self._result(plan, tiles, time.perf_counter() - begun)
+                return self._result(plan, tiles, time.perf_counter() - begun, accounts)
             if not plan.fits:
                 say(f"{self.source.path}: {account(plan)} is expected to need more memory than may be held")
             if any(f.padded for f in self.network.fields) and self.settings.mode == "tile-overlap":
@@ -378,15 +395,18 @@ class Job:
                     plan = self._smaller(plan)
                     self.journal_path.unlink(missing_ok=True)
                     say(f"{self.output}: out of memory; beginning anew with {account(plan)}")
-            return self._result(plan, progress, time.perf_counter() - begun)
+            accounts = self._finish(say)
+            return self._result(plan, progress, time.perf_counter() - begun, accounts)
 
     def _published(self, plan: Plan) -> bool:
-        """Whether a kill hit an earlier start just between its last step and its journal's end.
+        """Whether a kill hit an earlier start between the network's last step and its journal's end.
 
         What has not got its final name by then, as the probabilities may not have, gets it now.
         """
         if self.earlier is None or not Journal.is_complete(self.journal_path):
             return False
+        if self._processed():
+            return True
         waiting = [path for path in self.outputs if partial_of(path).exists()]
         if any(not path.exists() for path in self.outputs if path not in waiting):
             return False
@@ -411,8 +431,37 @@ class Job:
             self.source.check_unchanged()
             journal.complete()
             output.close()
-            journal.remove()
         return progress
+
+    def _processed(self) -> bool:
+        """Whether the network's mask has been made into the output: it is removed only then."""
+        left = (self.mask, partial_of(self.mask))
+        return bool(self.chain.steps) and not any(path.exists() for path in left)
+
+    def _check_processed(self) -> None:
+        """Refuses a processed mask that its format cannot hold, before anything is computed.
+
+        Raises:
+            OutputError: saying so.
+        """
+        if self.chain.steps:
+            self._final_sink()
+            remove(partial_of(self.output))
+
+    def _final_sink(self) -> MaskSink:
+        return create_mask(self.output, self.like, dtype=self.chain.dtype(self.model.labels.dtype), overwrite=True)
+
+    def _finish(self, say: Say) -> tuple[dict[str, Any], ...]:
+        """Makes the network's mask into the output, where steps are wanted, and ends the job; returns what they did."""
+        accounts: list[dict[str, Any]] = []
+        if self.chain.steps and not self._processed():
+            say(f"{self.output}: {', '.join(step.name for step in self.chain.steps)}")
+            sink = self._final_sink()
+            accounts = run_chain(open_scan(self.mask), sink, self.chain, self.like)
+            sink.close()
+            remove(self.mask)
+        self.journal_path.unlink(missing_ok=True)
+        return tuple(accounts)
 
     def _smaller(self, plan: Plan) -> Plan:
         """A plan that needs less: half the batch, else half the core.
@@ -434,9 +483,9 @@ class Job:
         tiling = replace(plan, core=tuple(core)).tiling(self.source.view, self.network)
         return replace(plan, core=tiling.core, window=tiling.window, tiles=len(tiling))
 
-    def _result(self, plan: Plan, progress: Progress, seconds: float) -> Result:
+    def _result(self, plan: Plan, progress: Progress, seconds: float, accounts: tuple[dict[str, Any], ...]) -> Result:
         voxels = math.prod(self.like.shape)
-        return Result(self.source.path, self.output, self.settings.mode, plan, voxels, seconds, progress)
+        return Result(self.source.path, self.output, self.settings.mode, plan, voxels, seconds, progress, accounts)
 
 
 Loop = Callable[[Job, Plan, Output, Journal, Report | None], Progress]
@@ -457,6 +506,18 @@ def check_output(output: Path, options: Options) -> None:
     for path in (output, probabilities_path(output)) if options.probabilities else (output,):
         if path.exists() and not options.overwrite:
             raise OutputError(f"{path} exists: give --overwrite to replace it, or another -o")
+
+
+def chain_of(model: Model, options: Options) -> Chain:
+    """What is done to a mask after the network.
+
+    Raises:
+        ConfigError: for steps that do not suit the model's labels.
+    """
+    steps = options.postprocessing
+    if steps is None:
+        steps = () if options.part is not None else tuple(model.card.postprocessing)
+    return Chain(steps, model.labels)
 
 
 def probabilities_path(output: Path) -> Path:

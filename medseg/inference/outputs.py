@@ -11,6 +11,8 @@ from medseg.datasets.cases import natural_key
 from medseg.errors import MedsegError, OutputError, ScanError, nearest
 from medseg.scans.scan import SUFFIXES, open_scan, stem_of, suffix_of
 
+PROBABILITIES = "probabilities"
+"""The folder beside the masks that takes probabilities."""
 FORMATS = {"nii.gz": ".nii.gz", "nii": ".nii", "tif": ".tif", "png": ".png", "zarr": ".ome.zarr"}
 """``--format`` and the suffix that it writes."""
 _LIKE_INPUT = {
@@ -22,6 +24,8 @@ _LIKE_INPUT = {
 """What ``auto`` writes for each suffix; for all others .tif."""
 STREAMS = (".nii.gz", ".png")
 """Formats that are one compressed stream: it must be read from its beginning, by every program."""
+PNG_BYTES = 2
+"""The bytes of the largest label that a PNG holds; ``auto`` writes .tif for larger ones."""
 LARGEST_STREAM_BYTES = 4 << 30
 """The labels that ``auto`` still writes as such a stream; more go into .ome.zarr."""
 
@@ -90,7 +94,7 @@ def name_outputs(
 
 def outgrown(source: Path, output: Path, format: str) -> bool:
     """Whether «auto» left the input's own format because of the size."""
-    return format == "auto" and _like_input(source) != suffix_of(output)
+    return format == "auto" and suffix_of(output) == ".ome.zarr" != _like_input(source)
 
 
 def _like_input(source: Path) -> str:
@@ -102,6 +106,8 @@ def _suffix(path: Path, format: str, label_bytes: int, size_of: Callable[[Path],
     if format != "auto":
         return FORMATS[format]
     suffix = _like_input(path)
+    if suffix == ".png" and label_bytes > PNG_BYTES:
+        return ".tif"
     large = suffix in STREAMS and size_of(path) * label_bytes > LARGEST_STREAM_BYTES
     return ".ome.zarr" if large else suffix
 
