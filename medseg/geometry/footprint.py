@@ -326,7 +326,7 @@ class Footprint:
             least = self.input_shape((1,) * self.ndim)[axis]
             step, offset = self.step[axis], self.offset[axis]
             if n < least or n % step != offset:
-                raise TileError(_inadmissible(n, least, step, offset))
+                raise TileError(inadmissible(n, least, step, offset))
         return tuple(n - 2 * h for n, h in zip(window, self.halo, strict=True))
 
     def _check_axes(self, shape: Sequence[int]) -> None:
@@ -341,7 +341,8 @@ def least_congruent(minimum: int, step: int, offset: int) -> int:
     return minimum + (offset - minimum) % step
 
 
-def _inadmissible(n: int, least: int, step: int, offset: int) -> str:
+def inadmissible(n: int, least: int, step: int, offset: int) -> str:
+    """What is wrong with a window of n voxels, and the nearest two that would do."""
     above = max(least_congruent(n, step, offset), least)
     below = above - step
     nearest_two = f"try {below} or {above}" if below >= least else f"try {above} or {above + step}"

@@ -10,9 +10,12 @@ from medseg.errors import ConfigError, nearest
 from medseg.networks.deconvnet import DeconvNet
 from medseg.networks.deeplab import DeepLabV1, DeepLabV2
 from medseg.networks.deeplab_v3 import DeepLabV3, DeepLabV3Plus
-from medseg.networks.fcn import FCN8s, FCN16s, FCN32s, FCNResNet
+from medseg.networks.fcn import FCN8s, FCN16s, FCN32s
+from medseg.networks.fcn_resnet import FCNResNet
 from medseg.networks.hrnet import HRNetOCR
-from medseg.networks.monai_nets import UNETR, AttentionUNet, BasicUNet, DynUNet, SegResNet, SwinUNETR, VNet
+from medseg.networks.monai_nets import AttentionUNet, BasicUNet, DynUNet
+from medseg.networks.monai_residual import SegResNet, VNet
+from medseg.networks.monai_transformers import UNETR, SwinUNETR
 from medseg.networks.network import Network
 from medseg.networks.pspnet import PSPNet
 from medseg.networks.segnet import SegNet, SegNetBasic, SegNetSmall
@@ -56,7 +59,7 @@ def build_network(spec: Mapping[str, Any]) -> Network:
     """
     arguments = dict(spec)
     name = arguments.pop("name", None)
-    if name not in NETWORKS:
+    if not isinstance(name, str) or name not in NETWORKS:
         hint = nearest(str(name), NETWORKS)
         raise ConfigError(f"network.name is {name!r}{hint}; it must be one of {', '.join(NETWORKS)}")
     allowed = arguments_of(name)

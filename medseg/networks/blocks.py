@@ -1,4 +1,4 @@
-"""Layers that several papers share: convolution with batch norm, pooled context, resizing to a feature's size.
+"""What several papers share: convolution with batch norm, pooled context, resizing, how weights begin.
 
 Legend: N batch, A and B channels, n voxels along one axis.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod, sqrt
 from typing import Any
 
 from torch import Tensor, nn
@@ -119,3 +120,24 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
 def join(fields: Sequence[Field]) -> Field:
     """The field of branches that are added or concatenated, all of one size."""
     return reduce(Field.crop_and_concatenate, fields)
+
+
+def initialise(layer: nn.Module) -> None:
+    """Gaussian weights of variance 2 / (values that an output voxel is summed from), biases zero (He et al. 2015)."""
+    if isinstance(layer, nn.Conv2d | nn.Conv3d):
+        _gaussian(layer, layer.weight[0].numel())
+    elif isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
+        # Its weights are (inputs, outputs, *kernel), and of the kernel an output voxel meets one value a stride.
+        _gaussian(layer, layer.weight.numel() // layer.out_channels // prod(layer.stride))
+
+
+def initialise_outgoing(layer: nn.Module) -> None:
+    """Gaussian weights of variance 2 / (values that an input voxel is spread to), as ResNet's authors release them."""
+    if isinstance(layer, nn.Conv2d | nn.Conv3d):
+        _gaussian(layer, layer.out_channels * prod(layer.kernel_size))
+
+
+def _gaussian(layer: Any, nodes: int) -> None:
+    nn.init.normal_(layer.weight, std=sqrt(2 / nodes))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

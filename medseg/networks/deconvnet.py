@@ -12,25 +12,25 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from medseg.networks.blocks import normalise
+from medseg.networks.blocks import initialise, normalise
 from medseg.networks.network import (
     BATCH_NORM,
     CHANNEL_DROPOUT,
     CONVOLUTION,
     UP_CONVOLUTION,
     check_counts,
-    check_dims,
     check_dropout,
+    check_sizes,
 )
-from medseg.networks.unpooling import UnpoolingNetwork, check_stages, initialise, mirrored
-from medseg.networks.vgg import VGG16Stages
+from medseg.networks.unpooling import UnpoolingNetwork, mirrored
+from medseg.networks.vgg import STAGES, VGG16Stages
 
 
 class DeconvNet(UnpoolingNetwork):
-    """The network of figure 2 and table 2: 252 million parameters, two thirds of them in fc6 and its mirror.
+    """The network of figure 2 and table 2: 252 million parameters, four fifths of them in fc6 and its mirror.
 
     Where we differ, and why: any window of the least size or more is taken (poolings round up as in the paper's Caffe,
-    unpoolings restore the size before them), 512 gives 10x10 where 224 gives 1x1; 2D or 3D. Section 5.1 gives up
+    unpoolings restore the size before them), 512 gives 10x10 where 224 gives 1x1; 2D or 3D. The paper gives up
     dropout for batch norm; whole channels are dropped after fc6 and fc7 as VGG16 does, ``dropout=0`` is the paper's
     own. All weights begin as in He et al., which batch norm makes equal to the paper's «zero-mean Gaussians» but for
     the score's.
@@ -60,9 +60,8 @@ class DeconvNet(UnpoolingNetwork):
         fc_size: int = 7,
         dropout: float = 0.5,
     ) -> None:
-        check_dims(dims)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, fc_size=fc_size)
-        check_stages(depth)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width, fc_size=fc_size)
+        check_counts(1, len(STAGES), depth=depth)
         check_dropout(dropout=dropout)
         encoder = VGG16Stages(dims, in_channels, width, "batch")[:depth]
         decoder = mirrored(dims, encoder, transposed=True)

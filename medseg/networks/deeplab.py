@@ -25,30 +25,31 @@ from torch.nn import functional
 
 from medseg.errors import ConfigError
 from medseg.geometry import Field
-from medseg.networks.blocks import join, resize
+from medseg.networks.blocks import initialise, join, resize
+from medseg.networks.headed import ResizedNetwork
 from medseg.networks.network import (
     AVERAGE_POOLING,
     CHANNEL_DROPOUT,
     CONVOLUTION,
     MAX_POOLING,
-    Network,
     check_choice,
     check_counts,
-    check_dims,
     check_dropout,
+    check_flags,
     check_lists,
+    check_sizes,
     follow,
 )
 from medseg.networks.resnet import ResNet
-from medseg.networks.vgg import VGG16Stages, initialise
+from medseg.networks.vgg import VGG16Stages
 
 Backbone = Literal["vgg16", "resnet50", "resnet101"]
 RATES = (6, 12, 18, 24)
 """ASPP-L's dilations (Chen et al. 2018, section 4.1.2)."""
 
 
-class DeepLabV1(Network):
-    """DeepLab-LargeFOV (section 3.1 and table 1 of the 2015 paper): 20.5 million parameters.
+class DeepLabV1(ResizedNetwork):
+    """DeepLab-LargeFOV (section 3.2 and table 2 of the 2015 paper): 20.5 million parameters.
 
     VGG16 at stride 8, fc6 a dilated 3^dims convolution of 1024 channels, fc7 another 1024. As in the authors' release,
     poolings are 3^dims, and a 3^dims average follows the last.
@@ -71,7 +72,6 @@ class DeepLabV1(Network):
     """
 
     paper = "Chen et al. 2015, arXiv:1412.7062"
-    any_size = True
 
     def __init__(
         self,
@@ -83,31 +83,30 @@ class DeepLabV1(Network):
         align_corners: bool = True,
         width: int = 64,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
-        check_dims(dims)
-        check_counts(in_channels=in_channels, out_channels=out_channels, rate=rate, width=width)
+        super().__init__(dims, in_channels, out_channels, align_corners)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(rate=rate)
         check_dropout(dropout=dropout)
-        self.align_corners = align_corners
-        self.backbone = vgg16_at_stride_8(dims, in_channels, width, align_corners)
+        check_flags(align_corners=align_corners)
+        self.backbone = VGG16AtStride8(dims, in_channels, width, align_corners)
         self.backbone.append(Average(dims))
         self.head = Branch(dims, 8 * width, 16 * width, out_channels, rate, dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*n) → (N, K, \\*n), logits; a window of any size."""
-        self.check_window(x.shape[2:])
-        return resize(self.head(self.backbone(x)), x.shape[2:], self.align_corners)
+    def scores(self, x: Tensor, auxiliary: bool) -> list[Tensor]:
+        """(N, C, \\*n) → (N, K, \\*⌈n / 8⌉)."""
+        return [self.head(self.backbone(x)[-1])]
 
-    def trace(self, field: Field, axis: int) -> Field:
-        """One axis through the same layers as :meth:`forward`."""
-        return follow(self.head, follow(self.backbone, field, axis), axis).resize(field, self.align_corners)
+    def trace_scores(self, field: Field, axis: int) -> Field:
+        """One axis through the same layers as :meth:`scores`."""
+        return follow(self.head, self.backbone.trace(field, axis)[-1], axis)
 
 
-class DeepLabV2(Network):
-    """Atrous spatial pyramid pooling (section 4.1.2 and figure 7 of the 2018 paper): DeepLab-ASPP-L.
+class DeepLabV2(ResizedNetwork):
+    """Atrous spatial pyramid pooling (section 3.2 and figure 7 of the 2018 paper): DeepLab-ASPP-L.
 
-    On VGG16 each branch is v1's head; on a ResNet it is one dilated 3^dims convolution to the scores (section 4.2).
+    On VGG16 each branch is v1's head; on a ResNet it is one dilated 3^dims convolution to the scores.
 
-    Multi-scale inputs (section 4.1.3): the network looks at the window in each of ``scales`` with the same weights, the
+    Multi-scale inputs (section 4.1.2): the network looks at the window in each of ``scales`` with the same weights, the
     scores are resized to the first scale's, and the largest counts. A window that is resized meets other voxels in
     every tile, so that the footprint is exact for one scale only.
 
@@ -130,7 +129,6 @@ class DeepLabV2(Network):
     """
 
     paper = "Chen et al. 2018, arXiv:1606.00915"
-    any_size = True
 
     def __init__(
         self,
@@ -144,19 +142,19 @@ class DeepLabV2(Network):
         align_corners: bool = True,
         width: int = 64,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
-        check_dims(dims)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        super().__init__(dims, in_channels, out_channels, align_corners)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
         check_choice(Backbone, backbone=backbone)
         check_dropout(dropout=dropout)
+        check_flags(align_corners=align_corners)
         check_lists(rates=rates)
         _check_scales(scales)
-        self.align_corners = align_corners
         self.scales = tuple(scales)
-        self.backbone: nn.Sequential | ResNet
+        self.auxiliary_weights = (1.0,) * len(scales) if len(scales) > 1 else ()
+        self.backbone: VGG16AtStride8 | ResNet
         branches: list[nn.Module]
         if backbone == "vgg16":
-            self.backbone = vgg16_at_stride_8(dims, in_channels, width, align_corners)
+            self.backbone = VGG16AtStride8(dims, in_channels, width, align_corners)
             branches = [Branch(dims, 8 * width, 16 * width, out_channels, rate, dropout) for rate in rates]
         else:
             self.backbone = ResNet(backbone, dims, in_channels, width, output_stride=8)
@@ -166,66 +164,49 @@ class DeepLabV2(Network):
                 _initialise_score(branch)
         self.head = Summed(branches)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*n) → (N, K, \\*n), logits; a window of any size."""
-        return resize(self._fused(self._scores(x)), x.shape[2:], self.align_corners)
+    def scores(self, x: Tensor, auxiliary: bool) -> list[Tensor]:
+        """(N, C, \\*n) → the largest of all scales' scores, and where ``auxiliary`` each scale's own."""
+        scores = []
+        for scale in self.scales:
+            window = [_scaled(n, scale, self.align_corners) for n in x.shape[2:]]
+            features = self.backbone(resize(x, window, self.align_corners))
+            scores.append(self.head(features[-1]))
+        fused = scores[0]
+        for score in scores[1:]:
+            fused = torch.maximum(fused, resize(score, fused.shape[2:], self.align_corners))
+        return [fused, *scores] if auxiliary and len(scores) > 1 else [fused]
 
-    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, \\*n) → the logits, and of several scales those of each, which the paper's loss looks at as well."""
-        scores = self._scores(x)
-        several = scores if len(scores) > 1 else []
-        return tuple(resize(s, x.shape[2:], self.align_corners) for s in (self._fused(scores), *several))
+    def trace_scores(self, field: Field, axis: int) -> Field:
+        """One axis through the backbone and the branches."""
+        return follow(self.head, self.backbone.trace(field, axis)[-1], axis)
 
     def trace(self, field: Field, axis: int) -> Field:
         """One axis through the same layers as :meth:`forward`; a smaller scale sees as much farther."""
-        last = (
-            self.backbone.trace(field, axis)[-1]
-            if isinstance(self.backbone, ResNet)
-            else follow(self.backbone, field, axis)
-        )
-        out = follow(self.head, last, axis).resize(field, self.align_corners)
+        out = super().trace(field, axis)
         if len(self.scales) == 1:
             return out
         least = min(self.scales)
         return replace(out, first=math.floor(out.first / least), last=math.ceil(out.last / least)).over_window()
 
-    def _scores(self, x: Tensor) -> list[Tensor]:
-        """(N, C, \\*n) → (N, K, \\*⌈n·scale / 8⌉) of each scale."""
-        self.check_window(x.shape[2:])
-        scores = []
-        for scale in self.scales:
-            window = [_scaled(n, scale, self.align_corners) for n in x.shape[2:]]
-            features = self.backbone(resize(x, window, self.align_corners))
-            scores.append(self.head(features[-1] if isinstance(self.backbone, ResNet) else features))
-        return scores
-
-    def _fused(self, scores: list[Tensor]) -> Tensor:
-        """The largest of all scales, at the first one's size."""
-        fused = scores[0]
-        for score in scores[1:]:
-            fused = torch.maximum(fused, resize(score, fused.shape[2:], self.align_corners))
-        return fused
-
 
 class Average(nn.Module):
-    """The average over 3^dims voxels, zeros around the window counting as such: (N, A, \\*n) → (N, A, \\*n).
-
-    torch's own padding would do, if its 3D pooling took windows smaller than the kernel.
-    """
+    """The average over 3^dims voxels, zeros around the window counting as such: (N, A, \\*n) → (N, A, \\*n)."""
 
     def __init__(self, dims: int) -> None:
         super().__init__()
-        self.padding = (1, 1) * dims
-        self.pool = AVERAGE_POOLING[dims](3, stride=1)
+        self.around = (1, 1) * dims
+        self.pool = AVERAGE_POOLING[dims](3, stride=1, padding=1)
+        self.padded = AVERAGE_POOLING[dims](3, stride=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, A, \\*n) → (N, A, \\*n)."""
-        out: Tensor = self.pool(functional.pad(x, self.padding))
+        # torch's own padding needs no copy, but its pooling in 3D takes no window smaller than the kernel.
+        out: Tensor = self.pool(x) if min(x.shape[2:]) >= 3 else self.padded(functional.pad(x, self.around))
         return out
 
     def trace(self, field: Field, axis: int) -> Field:
         """One axis through the pooling."""
-        return field.convolve(3, padding=1)
+        return follow(self.pool, field, axis)
 
 
 class Branch(nn.Sequential):
@@ -262,17 +243,31 @@ class Summed(nn.ModuleList):
         return join([follow(branch, field, axis) for branch in self])
 
 
-def vgg16_at_stride_8(dims: int, in_channels: int, width: int, round_up: bool) -> nn.Sequential:
+class VGG16AtStride8(nn.Sequential):
     """VGG16 up to its last pooling: 3^dims poolings, the last two without their stride, conv5 dilated instead."""
-    layers = nn.Sequential()
-    for level, stage in enumerate(VGG16Stages(dims, in_channels, width, rates=(1, 1, 1, 1, 2))):
-        stride = 2 if level < 3 else 1
-        layers.extend([stage, MAX_POOLING[dims](3, stride=stride, padding=1, ceil_mode=round_up)])
-    return layers.apply(initialise)
+
+    def __init__(self, dims: int, in_channels: int, width: int, round_up: bool) -> None:
+        super().__init__()
+        for level, stage in enumerate(VGG16Stages(dims, in_channels, width, rates=(1, 1, 1, 1, 2))):
+            stride = 2 if level < 3 else 1
+            self.extend([stage, MAX_POOLING[dims](3, stride=stride, padding=1, ceil_mode=round_up)])
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(N, C, \\*n) → one feature, (N, 8w, \\*⌈n / 8⌉)."""
+        for layer in self:
+            x = layer(x)
+        return [x]
+
+    def trace(self, field: Field, axis: int) -> list[Field]:
+        """One axis through the same layers."""
+        for layer in self:
+            field = follow(layer, field, axis)
+        return [field]
 
 
 def _initialise_score(layer: nn.Module) -> None:
-    """Gaussian weights of deviation 0.01, biases zero (section 4.2 of the 2015 paper)."""
+    """Gaussian weights of deviation 0.01, biases zero, as in the authors' release."""
     weight, bias = layer.parameters()
     nn.init.normal_(weight, std=0.01)
     nn.init.zeros_(bias)

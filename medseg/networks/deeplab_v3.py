@@ -26,28 +26,38 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError
 from medseg.geometry import Field
-from medseg.networks.blocks import AuxiliaryHead, ConvolutionNormReLU, PooledContext, SeparableConvolution, join, resize
+from medseg.networks.blocks import (
+    AuxiliaryHead,
+    ConvolutionNormReLU,
+    PooledContext,
+    SeparableConvolution,
+    initialise_outgoing,
+    join,
+    resize,
+)
+from medseg.networks.headed import HeadedNetwork, ResizedNetwork
 from medseg.networks.mobilenet import MobileNetV2
 from medseg.networks.network import (
     CONVOLUTION,
-    Network,
     check_choice,
-    check_counts,
-    check_dims,
     check_dropout,
+    check_flags,
+    check_lists,
+    check_sizes,
     follow,
 )
-from medseg.networks.resnet import ResNet, ResNetName, initialise
+from medseg.networks.resnet import ResNet, ResNetName
 from medseg.networks.xception import Xception65
 
 Head = Literal["paper", "torchvision"]
+Backbone = Literal[ResNetName, "xception65", "mobilenet_v2"]
+OutputStride = Literal[8, 16]
 RATES = (6, 12, 18)
 """The dilations of ASPP at output stride 16 (Chen et al. 2017, section 3.3)."""
 
 
-class DeepLabV3(Network):
+class DeepLabV3(HeadedNetwork):
     """Section 3 of Chen et al. 2017: a dilated ResNet, then ASPP with batch norm and the image's average.
 
     ``output_stride=8, multi_grid=None, head="torchvision", auxiliary=True`` is torchvision's
@@ -69,7 +79,8 @@ class DeepLabV3(Network):
         image_pooling: whether ASPP looks at the window's average (section 3.3). Without it the footprint is exact.
         head: ``paper`` scores what ASPP gives, ``torchvision`` has a 3^dims convolution between.
         dropout: after ASPP; 0.1 in the authors' release, 0.5 in torchvision.
-        auxiliary: a second head on the third stage for :meth:`outputs`, as torchvision trains with.
+        auxiliary: a second head on the third stage for :meth:`outputs`, as torchvision trains with (its loss counts
+            0.5); the paper has none.
         align_corners: how logits are resized.
         width: channels of the backbone's first convolution, 64; everything scales with it.
 
@@ -78,7 +89,6 @@ class DeepLabV3(Network):
     """
 
     paper = "Chen et al. 2017, arXiv:1706.05587"
-    any_size = True
 
     def __init__(
         self,
@@ -86,7 +96,7 @@ class DeepLabV3(Network):
         out_channels: int = 21,
         dims: int = 2,
         backbone: ResNetName = "resnet101",
-        output_stride: Literal[8, 16] = 16,
+        output_stride: OutputStride = 16,
         multi_grid: Sequence[int] | None = (1, 2, 4),
         rates: Sequence[int] = RATES,
         image_pooling: bool = True,
@@ -96,47 +106,24 @@ class DeepLabV3(Network):
         align_corners: bool = False,
         width: int = 64,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
-        check_dims(dims)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
         check_choice(ResNetName, backbone=backbone)
-        check_choice(Literal[8, 16], output_stride=output_stride)
+        check_choice(OutputStride, output_stride=output_stride)
         check_choice(Head, head=head)
+        check_flags(image_pooling=image_pooling, auxiliary=auxiliary, align_corners=align_corners)
         check_dropout(dropout=dropout)
-        self.align_corners = align_corners
-        self.backbone = ResNet(backbone, dims, in_channels, width, output_stride, multi_grid)
-        *_, third, last = self.backbone.channels
+        resnet = ResNet(backbone, dims, in_channels, width, output_stride, multi_grid)
+        *_, third, last = resnet.channels
         features = 4 * width
         aspp = ASPP(dims, last, features, scaled(rates, output_stride), image_pooling, False, dropout, align_corners)
         between = ConvolutionNormReLU(dims, features, features, 3) if head == "torchvision" else ()
-        self.classifier = nn.Sequential(aspp, *between, CONVOLUTION[dims](features, out_channels, 1))
-        self.aux_classifier = AuxiliaryHead(dims, third, out_channels) if auxiliary else None
-        self.apply(initialise)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*window) → (N, K, \\*window), logits; a window of any size."""
-        self.check_window(x.shape[2:])
-        return resize(self.classifier(self.backbone(x)[-1]), x.shape[2:], self.align_corners)
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, \\*window) → the logits, and the auxiliary head's where there is one, each (N, K, \\*window)."""
-        self.check_window(x.shape[2:])
-        *_, third, last = self.backbone(x)
-        scores = [self.classifier(last)]
-        if self.aux_classifier is not None:
-            scores.append(self.aux_classifier(third))
-        return tuple(resize(score, x.shape[2:], self.align_corners) for score in scores)
-
-    def trace(self, field: Field, axis: int) -> Field:
-        """One axis through the same layers as :meth:`forward`."""
-        last = self.backbone.trace(field, axis)[-1]
-        return follow(self.classifier, last, axis).resize(field, self.align_corners)
+        classifier = nn.Sequential(aspp, *between, CONVOLUTION[dims](features, out_channels, 1))
+        second = AuxiliaryHead(dims, third, out_channels) if auxiliary else None
+        super().__init__(dims, in_channels, out_channels, resnet, classifier, second, align_corners, 0.5)
+        self.apply(initialise_outgoing)
 
 
-Backbone = Literal[ResNetName, "xception65", "mobilenet_v2"]
-
-
-class DeepLabV3Plus(Network):
+class DeepLabV3Plus(ResizedNetwork):
     """Section 3 of Chen et al. 2018 (figure 2): v3's ASPP as the encoder, and a decoder that joins a stride-4 feature.
 
     Where we differ, and why: with MobileNetV2 the authors' release leaves ASPP's dilated branches and the decoder out;
@@ -163,7 +150,6 @@ class DeepLabV3Plus(Network):
     """
 
     paper = "Chen et al. 2018, arXiv:1802.02611"
-    any_size = True
 
     def __init__(
         self,
@@ -171,7 +157,7 @@ class DeepLabV3Plus(Network):
         out_channels: int = 21,
         dims: int = 2,
         backbone: Backbone = "resnet101",
-        output_stride: Literal[8, 16] = 16,
+        output_stride: OutputStride = 16,
         multi_grid: Sequence[int] | None = (1, 2, 4),
         rates: Sequence[int] = RATES,
         image_pooling: bool = True,
@@ -180,13 +166,12 @@ class DeepLabV3Plus(Network):
         align_corners: bool = False,
         width: int = 64,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
-        check_dims(dims)
+        super().__init__(dims, in_channels, out_channels, align_corners)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
         check_choice(Backbone, backbone=backbone)
-        check_choice(Literal[8, 16], output_stride=output_stride)
+        check_choice(OutputStride, output_stride=output_stride)
+        check_flags(image_pooling=image_pooling, separable=separable, align_corners=align_corners)
         check_dropout(dropout=dropout)
-        self.align_corners = align_corners
         self.backbone: ResNet | Xception65 | MobileNetV2
         if backbone == "xception65":
             self.backbone = Xception65(dims, in_channels, width, output_stride)
@@ -203,23 +188,21 @@ class DeepLabV3Plus(Network):
             atrous(dims, features + reduced, features, 1, separable), atrous(dims, features, features, 1, separable)
         )
         self.score = CONVOLUTION[dims](features, out_channels, 1)
-        self.apply(initialise)
+        self.apply(initialise_outgoing)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*window) → (N, K, \\*window), logits; a window of any size."""
-        self.check_window(x.shape[2:])
+    def scores(self, x: Tensor, auxiliary: bool) -> list[Tensor]:
+        """(N, C, \\*n) → (N, K, \\*⌈n / 4⌉)."""
         features = self.backbone(x)
         low = self.reduce(features[0])
         high = resize(self.aspp(features[-1]), low.shape[2:], self.align_corners)
-        scores = self.score(self.decoder(torch.cat([high, low], dim=1)))
-        return resize(scores, x.shape[2:], self.align_corners)
+        return [self.score(self.decoder(torch.cat([high, low], dim=1)))]
 
-    def trace(self, field: Field, axis: int) -> Field:
-        """One axis through the same layers as :meth:`forward`."""
+    def trace_scores(self, field: Field, axis: int) -> Field:
+        """One axis through the same layers as :meth:`scores`."""
         fields = self.backbone.trace(field, axis)
         low = fields[0]
         high = follow(self.aspp, fields[-1], axis).resize(low, self.align_corners)
-        return follow(self.decoder, high.crop_and_concatenate(low), axis).resize(field, self.align_corners)
+        return follow(self.decoder, high.crop_and_concatenate(low), axis)
 
 
 class ASPP(nn.Module):
@@ -267,7 +250,5 @@ def scaled(rates: Sequence[int], output_stride: int) -> tuple[int, ...]:
     Raises:
         ConfigError: where they are not whole numbers of 1 or more.
     """
-    listed = isinstance(rates, Sequence) and not isinstance(rates, str) and len(rates) > 0
-    if not listed or not all(type(rate) is int and rate >= 1 for rate in rates):
-        raise ConfigError(f"network.rates is {rates!r}: it must be a list of whole numbers of 1 or more")
+    check_lists(rates=rates)
     return tuple(rate * 16 // output_stride for rate in rates)

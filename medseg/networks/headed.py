@@ -1,4 +1,4 @@
-"""A backbone, a head on its last feature, perhaps a second one on that before, and logits of the window's size.
+"""Networks whose scores are coarser than the window and resized to it; a backbone, a head, perhaps a second one.
 
     window ── backbone ──┬── last feature ──── classifier ────── K ──→ resized to the window
                          └── the one before ── aux_classifier ── K ──→ resized (for the loss alone)
@@ -27,20 +27,67 @@ class Backbone(Protocol):
         """One axis through the same layers."""
 
 
-class HeadedNetwork(Network):
-    """What FCN and DeepLab v3 on a ResNet, and PSPNet, share; modules carry torchvision's names.
+class ResizedNetwork(Network):
+    """A network that ends with linear interpolation to the window's own size, which may be any.
+
+    Args:
+        dims: 2 or 3.
+        in_channels: C.
+        out_channels: K.
+        align_corners: of the interpolation.
+    """
+
+    any_size = True
+
+    def __init__(self, dims: int, in_channels: int, out_channels: int, align_corners: bool) -> None:
+        super().__init__(dims, in_channels, out_channels)
+        self.align_corners = align_corners
+
+    def scores(self, x: Tensor, auxiliary: bool) -> list[Tensor]:
+        """(N, C, \\*n) → the logits before they are resized; where ``auxiliary``, those of auxiliary heads as well."""
+        raise NotImplementedError
+
+    def trace_scores(self, field: Field, axis: int) -> Field:
+        """One axis through the layers that give the logits."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, \\*n) → (N, K, \\*n), logits; a window of any size.
+
+        Raises:
+            TileError: for a window of other axes.
+        """
+        self.check_window(x.shape[2:])
+        return resize(self.scores(x, auxiliary=False)[0], x.shape[2:], self.align_corners)
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, \\*n) → the logits, then those of the auxiliary heads that there are, each (N, K, \\*n).
+
+        Raises:
+            TileError: for a window of other axes.
+        """
+        self.check_window(x.shape[2:])
+        scores = self.scores(x, auxiliary=True)
+        return tuple(resize(score, x.shape[2:], self.align_corners) for score in scores)
+
+    def trace(self, field: Field, axis: int) -> Field:
+        """One axis through the same layers as :meth:`forward`."""
+        return self.trace_scores(field, axis).resize(field, self.align_corners)
+
+
+class HeadedNetwork(ResizedNetwork):
+    """A backbone with a head on its last feature, or on all; modules carry torchvision's names.
 
     Args:
         dims: 2 or 3.
         in_channels: C.
         out_channels: K.
         backbone: a module that is a :class:`Backbone`.
-        classifier: from its last feature to scores.
+        classifier: from its last feature to scores, unless :meth:`decode` says otherwise.
         auxiliary: from the feature before it to scores, or ``None``.
         align_corners: how logits are resized.
+        auxiliary_weight: what the auxiliary head's loss counts.
     """
-
-    any_size = True
 
     def __init__(
         self,
@@ -51,28 +98,31 @@ class HeadedNetwork(Network):
         classifier: nn.Module,
         auxiliary: nn.Module | None,
         align_corners: bool,
+        auxiliary_weight: float,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
+        super().__init__(dims, in_channels, out_channels, align_corners)
         self.backbone = backbone
         self.classifier = classifier
         self.aux_classifier = auxiliary
-        self.align_corners = align_corners
+        self.auxiliary_weights = () if auxiliary is None else (auxiliary_weight,)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*n) → (N, K, \\*n), logits; a window of any size."""
-        self.check_window(x.shape[2:])
-        return resize(self.classifier(self.backbone(x)[-1]), x.shape[2:], self.align_corners)
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """The backbone's features → the logits before they are resized."""
+        out: Tensor = self.classifier(features[-1])
+        return out
 
-    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, \\*n) → the logits, and the auxiliary head's where there is one, each (N, K, \\*n)."""
-        self.check_window(x.shape[2:])
-        *_, before, last = self.backbone(x)
-        scores = [self.classifier(last)]
-        if self.aux_classifier is not None:
-            scores.append(self.aux_classifier(before))
-        return tuple(resize(score, x.shape[2:], self.align_corners) for score in scores)
+    def trace_decode(self, fields: list[Field], axis: int) -> Field:
+        """One axis of the features through the same layers as :meth:`decode`."""
+        return follow(self.classifier, fields[-1], axis)
 
-    def trace(self, field: Field, axis: int) -> Field:
-        """One axis through the same layers as :meth:`forward`."""
-        last = cast(Backbone, self.backbone).trace(field, axis)[-1]
-        return follow(self.classifier, last, axis).resize(field, self.align_corners)
+    def scores(self, x: Tensor, auxiliary: bool) -> list[Tensor]:
+        """(N, C, \\*n) → the logits, and where ``auxiliary`` the second head's."""
+        features = self.backbone(x)
+        scores = [self.decode(features)]
+        if auxiliary and self.aux_classifier is not None:
+            scores.append(self.aux_classifier(features[-2]))
+        return scores
+
+    def trace_scores(self, field: Field, axis: int) -> Field:
+        """One axis through the backbone and the head."""
+        return self.trace_decode(cast(Backbone, self.backbone).trace(field, axis), axis)

@@ -21,20 +21,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError
 from medseg.geometry import Field
-from medseg.networks.blocks import ConvolutionNormReLU, join, normalise, resize
+from medseg.networks.blocks import ConvolutionNormReLU, initialise_outgoing, join, normalise, resize
+from medseg.networks.headed import ResizedNetwork
 from medseg.networks.network import (
     BATCH_NORM,
     CHANNEL_DROPOUT,
     CONVOLUTION,
-    Network,
-    check_counts,
-    check_dims,
     check_dropout,
+    check_flags,
+    check_lists,
+    check_sizes,
     follow,
 )
-from medseg.networks.resnet import BasicBlock, Bottleneck, initialise
+from medseg.networks.resnet import BasicBlock, Bottleneck
 
 UNITS = 4
 """Residual units of a branch in one module, and bottlenecks of the first stage."""
@@ -42,7 +42,7 @@ MODULES = (1, 4, 3)
 """Modules of stages 2, 3 and 4, which have 2, 3 and 4 branches (Wang et al., table 1)."""
 
 
-class HRNetOCR(Network):
+class HRNetOCR(ResizedNetwork):
     """HRNetV2 (Wang et al., figure 2, table 1), its pixels augmented by the objects' context (Yuan et al., section 3).
 
     Where we differ, and why: regions' weights are a softmax over the window's pixels, as the paper says (a version of
@@ -65,7 +65,7 @@ class HRNetOCR(Network):
     """
 
     paper = "Yuan et al. 2020, arXiv:1909.11065; Wang et al. 2020, arXiv:1908.07919"
-    any_size = True
+    auxiliary_weights = (0.4,)
 
     def __init__(
         self,
@@ -79,39 +79,28 @@ class HRNetOCR(Network):
         dropout: float = 0.05,
         align_corners: bool = True,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, stem=stem)
-        check_counts(features=features)
-        check_dims(dims)
-        check_modules(modules)
+        super().__init__(dims, in_channels, out_channels, align_corners)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width, stem=stem, features=features)
+        check_lists(modules=modules)
         check_dropout(dropout=dropout)
-        self.align_corners = align_corners
+        check_flags(align_corners=align_corners)
         self.backbone = HRNetV2(dims, in_channels, width, stem, modules, align_corners)
         joined = self.backbone.channels
         self.regions = nn.Sequential(*_with_bias(dims, joined, joined, 1), CONVOLUTION[dims](joined, out_channels, 1))
         self.pixels = nn.Sequential(*_with_bias(dims, joined, features, 3))
         self.context = ObjectContext(dims, features, max(features // 2, 1), dropout)
         self.classifier = CONVOLUTION[dims](features, out_channels, 1)
-        self.apply(initialise)
+        self.apply(initialise_outgoing)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*window) → (N, K, \\*window), logits; a window of any size."""
-        return resize(self._scores(x)[0], x.shape[2:], self.align_corners)
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, \\*window) → the logits, and the soft regions' (their loss counts 0.4), each (N, K, \\*window)."""
-        return tuple(resize(scores, x.shape[2:], self.align_corners) for scores in self._scores(x))
-
-    def trace(self, field: Field, axis: int) -> Field:
-        """One axis through the same layers as :meth:`forward`."""
-        joined = self.backbone.trace(field, axis)
-        return follow(self.pixels, joined, axis).over_window().resize(field, self.align_corners)
-
-    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        self.check_window(x.shape[2:])
+    def scores(self, x: Tensor, auxiliary: bool) -> list[Tensor]:
+        """(N, C, \\*n) → the logits, and the soft regions' (their loss counts 0.4), each (N, K, \\*⌈n / 4⌉)."""
         joined = self.backbone(x)
         regions = self.regions(joined)
-        return self.classifier(self.context(self.pixels(joined), regions)), regions
+        return [self.classifier(self.context(self.pixels(joined), regions)), regions]
+
+    def trace_scores(self, field: Field, axis: int) -> Field:
+        """One axis through the same layers as :meth:`scores`."""
+        return follow(self.pixels, self.backbone.trace(field, axis), axis).over_window()
 
 
 class HRNetV2(nn.Module):
@@ -273,17 +262,6 @@ class OfObjects(ConvolutionNormReLU):
         convolution, norm, relu = self
         out: Tensor = relu(normalise(norm, convolution(x)))
         return out
-
-
-def check_modules(modules: Sequence[int]) -> None:
-    """Refuses stages of other than one module or more.
-
-    Raises:
-        ConfigError: with what they must be.
-    """
-    listed = isinstance(modules, Sequence) and not isinstance(modules, str) and len(modules) > 0
-    if not listed or not all(type(count) is int and count >= 1 for count in modules):
-        raise ConfigError(f"network.modules is {modules!r}: it must be a list of whole numbers of 1 or more")
 
 
 def _exchange(dims: int, channels: Sequence[int], source: int, target: int) -> nn.Module:

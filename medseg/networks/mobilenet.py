@@ -12,9 +12,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from medseg.geometry import Field
-from medseg.networks.blocks import ConvolutionNormReLU
+from medseg.networks.blocks import ConvolutionNormReLU, initialise_outgoing
 from medseg.networks.network import BATCH_NORM, CONVOLUTION, follow
-from medseg.networks.resnet import check_output_stride, initialise
+from medseg.networks.resnet import check_output_stride
 
 BOTTLENECKS = (
     (1, 16, 1, 1),
@@ -64,7 +64,7 @@ class MobileNetV2(nn.Module):
             reached *= stride
         self.features = nn.Sequential(*layers)
         self.channels = (low, inputs)
-        self.apply(initialise)
+        self.apply(initialise_outgoing)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, \\*n) → the features at stride 4 and at the output stride."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError, TileError
 from medseg.geometry import Field, Footprint
-from medseg.geometry.footprint import least_congruent
+from medseg.geometry.footprint import inadmissible, least_congruent
 
 CONVOLUTION: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 UP_CONVOLUTION: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -25,6 +25,8 @@ ADAPTIVE_AVERAGE_POOLING: dict[int, type[nn.Module]] = {2: nn.AdaptiveAvgPool2d,
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 CHANNEL_DROPOUT: dict[int, type[nn.Module]] = {2: nn.Dropout2d, 3: nn.Dropout3d}
+MOST_LEVELS = 10
+"""More halvings than any window has; a spec that asks for more is a mistake."""
 
 
 class Network(nn.Module):
@@ -41,11 +43,16 @@ class Network(nn.Module):
         any_size: whether windows that are not admissible go in too: poolings round, and the network ends with the
             window's own size. Only tiling wants windows at which it is exact.
         least: voxels along each axis of the least window, where any size goes in.
+        over_instances: whether the coarsest maps are normalised each by itself, which one voxel cannot be.
+        auxiliary_weights: what the loss of each auxiliary output counts beside that of the logits, which counts 1, in
+            the order of :meth:`outputs`.
     """
 
     paper: ClassVar[str]
     any_size: ClassVar[bool] = False
     least: int = 1
+    over_instances: bool = False
+    auxiliary_weights: tuple[float, ...] = ()
 
     def __init__(self, dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -68,7 +75,7 @@ class Network(nn.Module):
         return Footprint.of(self.fields)
 
     def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, \\*window) → the logits, and after them those of auxiliary heads, which only a loss looks at."""
+        """(N, C, \\*window) → the logits, then those of auxiliary heads, maybe coarser, which only a loss looks at."""
         return (self(x),)
 
     def core(self, x: Tensor) -> Tensor:
@@ -98,13 +105,12 @@ class Network(nn.Module):
                 raise TileError(f"a window of {tuple(window)} voxels is too small: {self.least} an axis are the least")
             return
         for n, field in zip(window, self.fields, strict=True):
-            if n % field.step != field.offset or n <= field.trim:
-                above = least_congruent(max(n, field.trim + 1), field.step, field.offset)
-                below = above - field.step
-                sizes = (below, above) if below > max(field.trim, 0) else (above, above + field.step)
-                raise TileError(
-                    f"tile {n} is not admissible: n ≡ {field.offset} (mod {field.step}); try {sizes[0]} or {sizes[1]}"
-                )
+            least = least_congruent(max(field.trim, 0) + 1, field.step, field.offset)
+            if n < least or n % field.step != field.offset:
+                raise TileError(inadmissible(n, least, field.step, field.offset))
+        if self.over_instances and tuple(window) == self.footprint.step:
+            least = 2 * window[0]
+            raise TileError(f"a window of {tuple(window)} leaves instance norm one voxel: {least} on one axis will do")
 
 
 def follow(layers: nn.Module, field: Field, axis: int) -> Field:
@@ -137,59 +143,84 @@ def crop_and_concatenate(skip: Tensor, x: Tensor) -> Tensor:
     return torch.cat([skip, x], dim=1)
 
 
-def check_counts(least: int = 1, /, **counts: object) -> None:
-    """Refuses a network's argument that is not a whole number of ``least`` or more.
+def check_counts(least: int = 1, most: int | None = None, /, **counts: Any) -> None:
+    """Refuses a network's argument that is not a whole number of ``least`` or more, and of ``most`` or less.
 
     Raises:
         ConfigError: with its name.
     """
+    allowed = f"of {least} or more" if most is None else f"from {least} to {most}"
     for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise ConfigError(f"network.{name} is {count!r}: it must be a whole number of {least} or more")
+        if type(count) is not int or count < least or (most is not None and count > most):
+            raise ConfigError(f"network.{name} is {count!r}: it must be a whole number {allowed}")
 
 
-def check_lists(**lists: object) -> None:
-    """Refuses a network's argument that is not a list of whole numbers of 1 or more.
+def check_sizes(dims: Any, **counts: Any) -> None:
+    """Refuses a network of axes other than 2 or 3, or of channels that are not whole numbers of 1 or more.
+
+    Raises:
+        ConfigError: with the argument's name.
+    """
+    if type(dims) is not int or dims not in (2, 3):
+        raise ConfigError(f"network.dims is {dims!r}: it must be 2 or 3")
+    check_counts(**counts)
+
+
+def check_odd(**sizes: Any) -> None:
+    """Refuses a kernel that has no middle.
+
+    Raises:
+        ConfigError: with its name.
+    """
+    check_counts(**sizes)
+    for name, size in sizes.items():
+        if size % 2 == 0:
+            raise ConfigError(f"network.{name} is {size}: it must be odd, so that it has a middle")
+
+
+def check_lists(least: int = 1, /, **lists: Any) -> None:
+    """Refuses a network's argument that is not a list of ``least`` or more whole numbers, each of 1 or more.
 
     Raises:
         ConfigError: with its name.
     """
     for name, numbers in lists.items():
-        counts = numbers if isinstance(numbers, list | tuple) else ()
-        if not counts or not all(type(count) is int and count >= 1 for count in counts):
+        listed = isinstance(numbers, list | tuple) and len(numbers) >= least
+        if not listed or not all(type(count) is int and count >= 1 for count in numbers):
             raise ConfigError(f"network.{name} is {numbers!r}: it must be a list of whole numbers of 1 or more")
 
 
-def check_choice(allowed: Any, **values: object) -> None:
+def check_choice(allowed: Any, **values: Any) -> None:
     """Refuses a network's argument that is none of a ``Literal``.
 
     Raises:
         ConfigError: with its name, and what it may be.
     """
     for name, value in values.items():
-        if value not in get_args(allowed):
+        if not any(type(value) is type(choice) and value == choice for choice in get_args(allowed)):
             choices = ", ".join(map(str, get_args(allowed)))
             raise ConfigError(f"network.{name} is {value!r}: it must be one of {choices}")
 
 
-def check_dims(dims: object) -> None:
-    """Refuses a network of axes other than 2 or 3.
+def check_flags(**flags: Any) -> None:
+    """Refuses what is neither true nor false.
 
     Raises:
-        ConfigError: for any other value.
+        ConfigError: with the argument's name.
     """
-    if dims not in (2, 3):
-        raise ConfigError(f"network.dims is {dims!r}: it must be 2 or 3")
+    for name, flag in flags.items():
+        if type(flag) is not bool:
+            raise ConfigError(f"network.{name} is {flag!r}: it must be true or false")
 
 
-def check_dropout(**probabilities: object) -> None:
+def check_dropout(**probabilities: Any) -> None:
     """Refuses what is no probability under 1.
 
     Raises:
         ConfigError: with the argument's name.
     """
     for name, value in probabilities.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+        if type(value) not in (int, float) or not 0 <= value < 1:
             raise ConfigError(f"network.{name} is {value!r}: it must be at least 0 and less than 1")
 
 

@@ -19,25 +19,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError
 from medseg.geometry import Field
-from medseg.networks.blocks import AuxiliaryHead, ConvolutionNormReLU, PooledContext, join, resize
+from medseg.networks.blocks import AuxiliaryHead, ConvolutionNormReLU, PooledContext, initialise_outgoing, join
+from medseg.networks.headed import HeadedNetwork
 from medseg.networks.network import (
     CONVOLUTION,
-    Network,
     check_choice,
-    check_counts,
-    check_dims,
     check_dropout,
+    check_flags,
+    check_lists,
+    check_sizes,
     follow,
 )
-from medseg.networks.resnet import ResNet, ResNetName, initialise
+from medseg.networks.resnet import ResNet, ResNetName
 
 BINS = (1, 2, 3, 6)
 """Parts of the window, an axis (section 3.2)."""
 
 
-class PSPNet(Network):
+class PSPNet(HeadedNetwork):
     """Sections 3.2, 3.3 and figure 3, with the auxiliary head of section 4.
 
     Where we differ, and why: the first convolution is 7^dims as in He et al.; the authors' release has three of 3x3
@@ -61,7 +61,6 @@ class PSPNet(Network):
     """
 
     paper = "Zhao et al. 2017, arXiv:1612.01105"
-    any_size = True
 
     def __init__(
         self,
@@ -72,44 +71,24 @@ class PSPNet(Network):
         output_stride: Literal[8, 16] = 8,
         bins: Sequence[int] = BINS,
         dropout: float = 0.1,
-        auxiliary: bool = False,
+        auxiliary: bool = True,
         align_corners: bool = False,
         width: int = 64,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
-        check_dims(dims)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
         check_choice(ResNetName, backbone=backbone)
         check_choice(Literal[8, 16], output_stride=output_stride)
+        check_lists(0, bins=bins)
         check_dropout(dropout=dropout)
-        self.align_corners = align_corners
-        self.backbone = ResNet(backbone, dims, in_channels, width, output_stride)
-        *_, third, last = self.backbone.channels
+        check_flags(auxiliary=auxiliary, align_corners=align_corners)
+        resnet = ResNet(backbone, dims, in_channels, width, output_stride)
+        *_, third, last = resnet.channels
         features = 8 * width
-        self.pyramid = PyramidPooling(dims, last, features, check_bins(bins), align_corners, last // len(bins or [1]))
-        self.classifier = nn.Sequential(nn.Dropout(dropout), CONVOLUTION[dims](features, out_channels, 1))
-        self.aux_classifier = AuxiliaryHead(dims, third, out_channels) if auxiliary else None
-        self.apply(initialise)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*window) → (N, K, \\*window), logits; a window of any size."""
-        self.check_window(x.shape[2:])
-        scores = self.classifier(self.pyramid(self.backbone(x)[-1]))
-        return resize(scores, x.shape[2:], self.align_corners)
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(N, C, \\*window) → the logits, and the auxiliary head's where there is one, each (N, K, \\*window)."""
-        self.check_window(x.shape[2:])
-        *_, third, last = self.backbone(x)
-        scores = [self.classifier(self.pyramid(last))]
-        if self.aux_classifier is not None:
-            scores.append(self.aux_classifier(third))
-        return tuple(resize(score, x.shape[2:], self.align_corners) for score in scores)
-
-    def trace(self, field: Field, axis: int) -> Field:
-        """One axis through the same layers as :meth:`forward`."""
-        last = self.backbone.trace(field, axis)[-1]
-        return follow(self.pyramid, last, axis).resize(field, self.align_corners)
+        pyramid = PyramidPooling(dims, last, features, bins, align_corners, last // max(len(bins), 1))
+        classifier = nn.Sequential(pyramid, nn.Dropout(dropout), CONVOLUTION[dims](features, out_channels, 1))
+        second = AuxiliaryHead(dims, third, out_channels) if auxiliary else None
+        super().__init__(dims, in_channels, out_channels, resnet, classifier, second, align_corners, 0.4)
+        self.apply(initialise_outgoing)
 
 
 class PyramidPooling(nn.Module):
@@ -131,15 +110,3 @@ class PyramidPooling(nn.Module):
         """One axis through the poolings and the convolution."""
         pooled = join([field, *(follow(context, field, axis) for context in self.contexts)])
         return follow(self.join, pooled, axis)
-
-
-def check_bins(bins: Sequence[int]) -> tuple[int, ...]:
-    """The parts of the window that a pyramid pools.
-
-    Raises:
-        ConfigError: where they are not whole numbers of 1 or more.
-    """
-    listed = isinstance(bins, Sequence) and not isinstance(bins, str)
-    if not listed or not all(type(count) is int and count >= 1 for count in bins):
-        raise ConfigError(f"network.bins is {bins!r}: it must be a list of whole numbers of 1 or more")
-    return tuple(bins)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.geometry import Field
+from medseg.networks.blocks import initialise_outgoing
 from medseg.networks.network import BATCH_NORM, CONVOLUTION, MAX_POOLING, follow
 
 ResNetName = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -85,7 +86,7 @@ class ResNet(nn.Module):
             self.strides += (reached,)
             inputs = outputs
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.apply(initialise)
+        self.apply(initialise_outgoing)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, \\*n) → the four stages' features, (N, channels[i], \\*⌈n / strides[i]⌉)."""
@@ -208,14 +209,6 @@ def check_multi_grid(multi_grid: Sequence[int] | None, units: int) -> None:
             f"network.multi_grid is {multi_grid!r}: it must be {units} whole numbers of 1 or more, one for each unit "
             "of the last stage, or null"
         )
-
-
-def initialise(layer: nn.Module) -> None:
-    """Gaussian weights of variance 2 / (outgoing nodes) (He et al. 2015, as in the authors' release); biases zero."""
-    if isinstance(layer, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
 
 
 def _convolution(dims: int, inputs: int, outputs: int, kernel: int, stride: int = 1, rate: int = 1) -> nn.Module:

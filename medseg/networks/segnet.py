@@ -11,16 +11,19 @@ from __future__ import annotations
 
 from torch import nn
 
-from medseg.errors import ConfigError
+from medseg.networks.blocks import initialise
 from medseg.networks.network import (
     BATCH_NORM,
     CONVOLUTION,
+    MOST_LEVELS,
     check_choice,
     check_counts,
-    check_dims,
+    check_flags,
+    check_odd,
+    check_sizes,
 )
-from medseg.networks.unpooling import Unpool, UnpoolingNetwork, check_stages, initialise, mirrored
-from medseg.networks.vgg import VGG16Stages
+from medseg.networks.unpooling import Unpool, UnpoolingNetwork, mirrored
+from medseg.networks.vgg import STAGES, VGG16Stages
 
 
 class SegNet(UnpoolingNetwork):
@@ -28,11 +31,11 @@ class SegNet(UnpoolingNetwork):
 
     Section 3: each convolution has batch norm and ReLU; the encoder hands over nothing but the places of its maxima,
     and the decoder's convolutions make its sparse maps dense. The last of them gives K channels (as in the released
-    ``conv1_1_D``), with neither norm nor ReLU. Weights as in He et al. (section 4.1).
+    ``conv1_1_D``), with neither norm nor ReLU. Weights as in He et al. (section 3.2).
 
     Where we differ, and why: poolings round up and unpoolings restore the size before them, so that any window can be
     taken (the released network names the sizes of a 360x480 image); 2D or 3D. ``unpool="bilinear"`` interpolates and
-    keeps the decoder's convolutions, to tell what the indices are worth; «Bilinear-Interpolation» in section 3.2 has
+    keeps the decoder's convolutions, to tell what the indices are worth; «Bilinear-Interpolation» in section 3.1 has
     none.
 
     Args:
@@ -58,9 +61,8 @@ class SegNet(UnpoolingNetwork):
         depth: int = 5,
         unpool: Unpool = "indices",
     ) -> None:
-        check_dims(dims)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
-        check_stages(depth)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(1, len(STAGES), depth=depth)
         check_choice(Unpool, unpool=unpool)
         encoder = VGG16Stages(dims, in_channels, width, "batch")[:depth]
         decoder = mirrored(dims, encoder, last=1)
@@ -70,11 +72,12 @@ class SegNet(UnpoolingNetwork):
 
 
 class SegNetBasic(UnpoolingNetwork):
-    """Four stages of one 7^dims convolution each, all of one width: section 3.2's network for comparing decoders.
+    """Four stages of one 7^dims convolution each, all of one width: section 3.1's network for comparing decoders.
 
     The decoder has no ReLU and no convolution a bias; a voxel of the last pooling sees 106 voxels of the window, as the
     section says. The first layer of the released network, local response normalisation of the input, is left to
-    preprocessing. 1.416 million parameters for CamVid's 11 classes; the paper's table 1 says 1.425.
+    preprocessing. 1.416 million parameters for CamVid's 11 classes; 1.425 in the paper's table 1, whose
+    numbers are multiples of 0.025.
 
     Args:
         in_channels: C.
@@ -89,7 +92,7 @@ class SegNetBasic(UnpoolingNetwork):
         ConfigError: for a value that no network can be built from.
     """
 
-    paper = "Badrinarayanan et al. 2017, arXiv:1511.00561, section 3.2"
+    paper = "Badrinarayanan et al. 2017, arXiv:1511.00561, section 3.1"
 
     def __init__(
         self,
@@ -101,11 +104,9 @@ class SegNetBasic(UnpoolingNetwork):
         kernel: int = 7,
         unpool: Unpool = "indices",
     ) -> None:
-        check_dims(dims)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width, depth=depth)
-        check_counts(kernel=kernel)
-        if kernel % 2 == 0:
-            raise ConfigError(f"network.kernel is {kernel}: it must be odd, so that it has a middle")
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(1, MOST_LEVELS, depth=depth)
+        check_odd(kernel=kernel)
         check_choice(Unpool, unpool=unpool)
 
         def stage(inputs: int, *after: nn.Module) -> nn.Sequential:
@@ -149,9 +150,9 @@ class SegNetSmall(UnpoolingNetwork):
         depth: int = 4,
         align_corners: bool = True,
     ) -> None:
-        check_dims(dims)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
-        check_stages(depth)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(1, MOST_LEVELS, depth=depth)
+        check_flags(align_corners=align_corners)
         widths = [width * 2**level for level in range(depth + 1)]
 
         def stage(inputs: int, outputs: int) -> nn.Sequential:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medseg.errors import ConfigError
 from medseg.geometry import Field
+from medseg.networks.monai_network import ScalarsOnCPU, monai_nets
 
 SwinName = Literal["swin_tiny", "swin_small", "swin_base"]
 SWINS: dict[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
@@ -33,6 +34,9 @@ CELL = 7
 
 class Swin(nn.Module):
     """Section 3 and figure 3, with the layer norm on each stage's output that dense prediction uses.
+
+    Where we differ, and why: MONAI's merge concatenates its 2^dims neighbours in another order than the authors' code,
+    which a permutation of its weights undoes; no paths are dropped (the paper drops 0.2 to 0.5 of them in training).
 
     Args:
         name: which.
@@ -65,7 +69,7 @@ class Swin(nn.Module):
         features = []
         for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if index:
-                x = self.merges[index - 1](x.movedim(1, -1)).movedim(-1, 1).contiguous()
+                x = self.merges[index - 1](x.movedim(1, -1)).movedim(-1, 1)
             x = stage(x)
             features.append(norm(x.movedim(1, -1)).movedim(-1, 1))
         return features
@@ -83,16 +87,16 @@ def _monai_swin(in_channels: int, first: int, depths: tuple[int, ...], heads: tu
         import einops  # noqa: F401  (MONAI says only at the first use that it is missing)
     except ImportError as error:
         raise ConfigError("network.backbone swin_* needs einops: pip install einops") from error
-    from monai.networks.nets.swin_unetr import SwinTransformer
-
-    return SwinTransformer(
-        in_chans=in_channels,
-        embed_dim=first,
-        window_size=(CELL,) * dims,
-        patch_size=(4,) * dims,
-        depths=depths,
-        num_heads=heads,
-        spatial_dims=dims,
-        patch_norm=True,
-        downsample="mergingv2",
-    )
+    with ScalarsOnCPU():
+        transformer: nn.Module = monai_nets().swin_unetr.SwinTransformer(
+            in_chans=in_channels,
+            embed_dim=first,
+            window_size=(CELL,) * dims,
+            patch_size=(4,) * dims,
+            depths=depths,
+            num_heads=heads,
+            spatial_dims=dims,
+            patch_norm=True,
+            downsample="mergingv2",
+        )
+    return transformer

@@ -17,25 +17,23 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medseg.errors import ConfigError
 from medseg.geometry import Field
+from medseg.networks.blocks import initialise
 from medseg.networks.network import (
     BATCH_NORM,
     CONVOLUTION,
     INSTANCE_NORM,
     MAX_POOLING,
+    MOST_LEVELS,
     UP_CONVOLUTION,
     Network,
     check_choice,
     check_counts,
-    check_dims,
     check_dropout,
+    check_sizes,
     crop_and_concatenate,
     follow,
 )
-
-MOST_LEVELS = 10
-"""More poolings than any window has; a spec that asks for more is a mistake."""
 
 Padding = Literal["valid", "same"]
 Norm = Literal["none", "batch", "instance", "group"]
@@ -46,7 +44,7 @@ class UNet(Network):
     """The network of figure 1: with the defaults the paper's own, 23 convolutional layers, 31 030 658 parameters.
 
     Where we differ, and why: ``padding="same"`` is what most of today's U-Nets do, kept to compare with; norm layers
-    came later (batch norm with Çiçek et al.). Section 2 puts dropout «at the end of the contracting path»; as in the
+    came later (batch norm with Çiçek et al.). Section 3.1 puts dropout «at the end of the contracting path»; as in the
     authors' released network that is after its last level and after the bottom.
 
     Args:
@@ -80,7 +78,13 @@ class UNet(Network):
         dropout: float = 0.5,
     ) -> None:
         super().__init__(dims, in_channels, out_channels)
-        _check(in_channels, out_channels, dims, depth, width, padding, norm, up, dropout)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
+        check_counts(1, MOST_LEVELS, depth=depth)
+        check_choice(Padding, padding=padding)
+        check_choice(Norm, norm=norm)
+        check_choice(Up, up=up)
+        check_dropout(dropout=dropout)
+        self.over_instances = norm == "instance"
         levels = [width * 2**level for level in range(depth + 1)]
         self.contracting = nn.ModuleList()
         self.expanding = nn.ModuleList()
@@ -229,43 +233,9 @@ class UpConvolution(nn.Module):
         return field.interpolate(2, self.crop) if self.interpolated else field
 
 
-def initialise(layer: nn.Module) -> None:
-    """Gaussian weights of variance 2 / (incoming nodes) (section 3; He et al. 2015), biases zero."""
-    convolutions = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    if not isinstance(layer, convolutions):
-        return
-    transposed = isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d)
-    # A transposed convolution whose kernel is its stride feeds each output voxel from one input voxel.
-    incoming = layer.in_channels if transposed else layer.weight[0].numel()
-    nn.init.normal_(layer.weight, std=math.sqrt(2 / incoming))
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-
-
 def _norm(norm: Norm, dims: int, channels: int) -> nn.Module:
     if norm == "batch":
         return BATCH_NORM[dims](channels)
     if norm == "instance":
         return INSTANCE_NORM[dims](channels, affine=True)
     return nn.GroupNorm(math.gcd(8, channels), channels)
-
-
-def _check(
-    in_channels: int,
-    out_channels: int,
-    dims: int,
-    depth: int,
-    width: int,
-    padding: str,
-    norm: str,
-    up: str,
-    dropout: float,
-) -> None:
-    check_dims(dims)
-    check_counts(in_channels=in_channels, out_channels=out_channels, depth=depth, width=width)
-    check_choice(Padding, padding=padding)
-    check_choice(Norm, norm=norm)
-    check_choice(Up, up=up)
-    check_dropout(dropout=dropout)
-    if depth > MOST_LEVELS:
-        raise ConfigError(f"network.depth is {depth}: {MOST_LEVELS} poolings are the most")

@@ -21,7 +21,6 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from medseg.errors import ConfigError, TileError
 from medseg.geometry import Field
 from medseg.networks.blocks import resize
 from medseg.networks.network import (
@@ -31,10 +30,8 @@ from medseg.networks.network import (
     MAX_UNPOOLING,
     UP_CONVOLUTION,
     Network,
-    check_counts,
     follow,
 )
-from medseg.networks.vgg import STAGES
 
 Unpool = Literal["indices", "bilinear"]
 
@@ -55,8 +52,6 @@ class UnpoolingNetwork(Network):
     """
 
     any_size = True
-    least = 1
-    """The fewest voxels of a window along an axis."""
 
     def __init__(
         self,
@@ -123,16 +118,6 @@ class UnpoolingNetwork(Network):
         up: Tensor = self.unpool(x, indices, output_size=tuple(size))
         return up
 
-    def check_window(self, window: Sequence[int]) -> None:
-        """Refuses a window of other axes, or of fewer voxels than the network needs.
-
-        Raises:
-            TileError: with the least that would do.
-        """
-        super().check_window(window)
-        if min(window) < self.least:
-            raise TileError(f"a window of {tuple(window)} voxels is too small: {self.least} an axis are the least")
-
 
 def mirrored(
     dims: int, encoder: Sequence[nn.Sequential], transposed: bool = False, last: int = 0
@@ -160,27 +145,3 @@ def mirrored(
             stage.extend([layer(inputs, outputs, 3, padding=1), BATCH_NORM[dims](outputs), nn.ReLU(inplace=True)])
         decoder.append(stage)
     return decoder
-
-
-def check_stages(depth: int) -> None:
-    """Refuses a depth that VGG16 does not have.
-
-    Raises:
-        ConfigError: for less than 1 or more than 5.
-    """
-    check_counts(depth=depth)
-    if depth > len(STAGES):
-        raise ConfigError(f"network.depth is {depth}: VGG16 has {len(STAGES)} stages")
-
-
-def initialise(layer: nn.Module) -> None:
-    """Gaussian weights of variance 2 / (incoming nodes) (He et al. 2015), biases zero."""
-    if isinstance(layer, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-    elif isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
-        # Their weights are (inputs, outputs, *kernel): what torch calls out is what comes in.
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    else:
-        return
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

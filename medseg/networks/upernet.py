@@ -21,16 +21,17 @@ import torch
 from torch import Tensor, nn
 
 from medseg.geometry import Field
-from medseg.networks.blocks import ConvolutionNormReLU, join, resize
-from medseg.networks.network import CONVOLUTION, Network, check_choice, check_counts, check_dims, follow
-from medseg.networks.pspnet import BINS, PyramidPooling, check_bins
-from medseg.networks.resnet import ResNet, ResNetName, initialise
+from medseg.networks.blocks import AuxiliaryHead, ConvolutionNormReLU, initialise_outgoing, join, resize
+from medseg.networks.headed import HeadedNetwork
+from medseg.networks.network import CONVOLUTION, check_choice, check_flags, check_lists, check_sizes, follow
+from medseg.networks.pspnet import BINS, PyramidPooling
+from medseg.networks.resnet import ResNet, ResNetName
 from medseg.networks.swin import Swin, SwinName
 
 Backbone = Literal[ResNetName, SwinName]
 
 
-class UPerNet(Network):
+class UPerNet(HeadedNetwork):
     """The framework of figure 4, with one head: the segmentation of a feature map of all pyramid levels.
 
     Where we differ, and why: the paper's network has a head for each of five tasks (scene, object, part, material,
@@ -43,6 +44,8 @@ class UPerNet(Network):
         dims: 2 or 3.
         backbone: which ResNet, or ``swin_tiny``, ``swin_small`` or ``swin_base`` (Liu et al. 2021), of MONAI's blocks.
         bins: parts of the window along each axis, one pooling each.
+        auxiliary: a second head on the backbone's third stage for :meth:`outputs`, as Swin's authors and others train
+            it with (its loss counts 0.4); the paper has none.
         align_corners: how features and logits are resized.
         width: channels of a ResNet's first convolution, 64; everything scales with it.
 
@@ -51,7 +54,6 @@ class UPerNet(Network):
     """
 
     paper = "Xiao et al. 2018, arXiv:1807.10221"
-    any_size = True
 
     def __init__(
         self,
@@ -60,50 +62,54 @@ class UPerNet(Network):
         dims: int = 2,
         backbone: Backbone = "resnet101",
         bins: Sequence[int] = BINS,
+        auxiliary: bool = False,
         align_corners: bool = False,
         width: int = 64,
     ) -> None:
-        super().__init__(dims, in_channels, out_channels)
-        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
-        check_dims(dims)
+        check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
         check_choice(Backbone, backbone=backbone)
-        self.align_corners = align_corners
-        self.backbone: ResNet | Swin = (
+        check_lists(0, bins=bins)
+        check_flags(auxiliary=auxiliary, align_corners=align_corners)
+        encoder: ResNet | Swin = (
             Swin(backbone, dims, in_channels, width)
             if backbone in get_args(SwinName)
             else ResNet(backbone, dims, in_channels, width)
         )
         features = 8 * width
-        *laterals, last = self.backbone.channels
-        self.pyramid = PyramidPooling(dims, last, features, check_bins(bins), align_corners, features)
+        *laterals, last = encoder.channels
+        classifier = CONVOLUTION[dims](features, out_channels, 1)
+        second = AuxiliaryHead(dims, laterals[-1], out_channels) if auxiliary else None
+        super().__init__(dims, in_channels, out_channels, encoder, classifier, second, align_corners, 0.4)
+        self.pyramid = PyramidPooling(dims, last, features, bins, align_corners, features)
         self.laterals = nn.ModuleList(ConvolutionNormReLU(dims, inputs, features, 1) for inputs in laterals)
         self.smooth = nn.ModuleList(ConvolutionNormReLU(dims, features, features, 3) for _ in laterals)
         self.fuse = ConvolutionNormReLU(dims, (len(laterals) + 1) * features, features, 3)
-        self.classifier = CONVOLUTION[dims](features, out_channels, 1)
-        for part in (self.pyramid, self.laterals, self.smooth, self.fuse, self.classifier):
-            part.apply(initialise)
+        for name, part in self.named_children():
+            if name != "backbone":
+                part.apply(initialise_outgoing)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, \\*window) → (N, K, \\*window), logits; a window of any size."""
-        self.check_window(x.shape[2:])
-        *features, last = self.backbone(x)
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """The backbone's four features → (N, K, \\*⌈n / 4⌉)."""
+        *finer, last = features
         down = self.pyramid(last)
         levels = [down]
-        for feature, lateral, smooth in zip(features[::-1], self.laterals[::-1], self.smooth[::-1], strict=True):
+        for feature, lateral, smooth in zip(finer[::-1], self.laterals[::-1], self.smooth[::-1], strict=True):
             down = lateral(feature) + resize(down, feature.shape[2:], self.align_corners)
             levels.append(smooth(down))
         size = levels[-1].shape[2:]
         fused = self.fuse(torch.cat([resize(level, size, self.align_corners) for level in levels[::-1]], dim=1))
-        return resize(self.classifier(fused), x.shape[2:], self.align_corners)
+        out: Tensor = self.classifier(fused)
+        return out
 
-    def trace(self, field: Field, axis: int) -> Field:
-        """One axis through the same layers as :meth:`forward`."""
-        *features, last = self.backbone.trace(field, axis)
+    def trace_decode(self, fields: list[Field], axis: int) -> Field:
+        """One axis through the same layers as :meth:`decode`."""
+        *finer, last = fields
         down = follow(self.pyramid, last, axis)
         levels = [down]
-        for feature, smooth in zip(features[::-1], self.smooth[::-1], strict=True):
-            down = join([feature, down.resize(feature, self.align_corners)])
+        for field, smooth in zip(finer[::-1], self.smooth[::-1], strict=True):
+            down = join([field, down.resize(field, self.align_corners)])
             levels.append(follow(smooth, down, axis))
         finest = levels[-1]
-        fused = join([finest, *(level.resize(finest, self.align_corners) for level in levels[:-1])])
-        return follow(self.fuse, fused, axis).resize(field, self.align_corners)
+        return follow(
+            self.fuse, join([finest, *(level.resize(finest, self.align_corners) for level in levels[:-1])]), axis
+        )

@@ -1,5 +1,8 @@
 """VGG16 (Simonyan and Zisserman, ICLR 2015) as a backbone: its 13 convolutions in five stages, without the classifier.
 
+The paper drew weights with a deviation of 0.01, and could train its deeper configurations only from a shallower one's
+(section 3.1); ours begin as He et al.'s (:func:`medseg.networks.blocks.initialise`).
+
 stage        1      2        3         4         5
 channels    w w   2w 2w   4w 4w 4w  8w 8w 8w  8w 8w 8w        between two stages the network that uses them pools
 """
@@ -41,15 +44,3 @@ def VGG16Stages(
             in_channels = factor * width
         stages.append(stage)
     return stages
-
-
-def initialise(layer: nn.Module) -> None:
-    """Gaussian weights of variance 2 / (incoming nodes) (He et al. 2015), biases zero.
-
-    The paper drew them with a deviation of 0.01 and could train its deeper configurations only from a shallower one's
-    weights (section 3.1).
-    """
-    if isinstance(layer, nn.Conv2d | nn.Conv3d):
-        nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)

@@ -19,9 +19,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from medseg.geometry import Field
-from medseg.networks.blocks import ConvolutionNormReLU, SeparableConvolution
+from medseg.networks.blocks import ConvolutionNormReLU, SeparableConvolution, initialise_outgoing
 from medseg.networks.network import BATCH_NORM, CONVOLUTION, follow
-from medseg.networks.resnet import check_output_stride, initialise
+from medseg.networks.resnet import check_output_stride
 
 MODULES = (
     ((128, 128, 128), 2),
@@ -75,7 +75,7 @@ class Xception65(nn.Module):
             *(SeparableConvolution(dims, a, b, rate) for a, b in pairwise((inputs, *scaled(LAST))))
         )
         self.channels = (scaled(MODULES[1][0])[1], scaled(LAST)[-1])
-        self.apply(initialise)
+        self.apply(initialise_outgoing)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, C, \\*n) → the features at stride 4 and at the output stride."""

@@ -4,6 +4,6 @@ MLflow's telemetry is off, here and in the UI; MLflow is imported when a store i
 """
 
 from medseg.tracking.run import Run
-from medseg.tracking.store import Store, quiet_mlflow
+from medseg.tracking.store import Store
 
-__all__ = ["Run", "Store", "quiet_mlflow"]
+__all__ = ["Run", "Store"]

@@ -1,17 +1,15 @@
 """Which MLflow store the runs go to, and how it is opened.
 
-Nothing of MLflow is imported before :func:`quiet_mlflow` has switched its telemetry off: MLflow reads the
+Nothing of MLflow is imported before :func:`medseg.quiet.quiet_mlflow` has switched its telemetry off: MLflow reads the
 switch when it is imported.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import sqlite3
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -22,6 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 from urllib.request import Request, urlopen
 
 from medseg.errors import MedsegError
+from medseg.quiet import quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,35 +34,6 @@ ANSWER_SECONDS = 5.0
 
 SERVERS = ("http", "https")
 DATABASES = ("postgresql", "mysql", "mssql")
-
-_ALWAYS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
-_UNLESS_SET = {
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
-
-
-def quiet_environment() -> dict[str, str]:
-    """The environment for a process that runs MLflow: telemetry off, little chatter, bounded waiting."""
-    environment = {**_UNLESS_SET, **os.environ, **_ALWAYS}
-    environment.pop("_MLFLOW_TESTING_TELEMETRY", None)  # it would overrule the switch
-    return environment
-
-
-def quiet_mlflow() -> None:
-    """Switches MLflow's telemetry off and its chatter down in this process, before mlflow is imported."""
-    os.environ.update(quiet_environment())
-    os.environ.pop("_MLFLOW_TESTING_TELEMETRY", None)
-    if imported := sys.modules.get("mlflow.telemetry.client"):
-        imported.set_telemetry_client()
-    for name in ("alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

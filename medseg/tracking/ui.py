@@ -14,7 +14,8 @@ import time
 from collections.abc import Iterator
 
 from medseg.errors import MedsegError
-from medseg.tracking.store import Store, quiet_environment
+from medseg.quiet import quiet_environment
+from medseg.tracking.store import Store
 
 HOST = "127.0.0.1"
 PORT = 5000

@@ -4,9 +4,12 @@ counted(spec)                              parameters at full width, on the meta
 built(spec)                                a network to measure: in double, without dropout, nothing left at zero
 assert_footprint(network)                  probing by finite changes finds the composed first, last and halo
 assert_tiled_is_whole(network, ext, core)  tile by tile == one pass over the mirrored scan
+assert_cut_is_whole(network)               two windows along one axis == one over both, for halos too wide to tile with
+assert_blended_is_monais(network, roi)     sliding windows == MONAI's
 assert_sizes(network, *windows)            logits of the window's own size
 assert_trains(network, window)             a step gives every parameter a finite gradient that is not zero
-assert_overfits(network, window)           a few steps on one image lower its loss
+assert_overfits(network, window)           a few steps on one image halve its loss
+assert_trains_in_bfloat16(network, window) under autocast losses and weights stay finite, and weights move
 assert_round_trip(spec, window, path)      weights written and read give the same logits
 assert_casts(network, window)              channels last and bfloat16 give the same labels
 """
@@ -20,12 +23,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.inferers import sliding_window_inference
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from medseg import Tiling, build_network, open_scan, read_mirrored
+from medseg import Tiling, build_network, create_mask, open_scan, read_mirrored
 from medseg.geometry.footprint import least_congruent
+from medseg.inference.blend import blend
+from medseg.inference.emit import Output
+from medseg.inference.segment import prepare
+from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 
 CHANGE = 1e60
@@ -166,7 +174,38 @@ def assert_tiled_is_whole(
     assert np.abs(tiled - whole).max() <= tolerance * np.abs(whole).max()
 
 
-def noise(network: Network, window: Sequence[int], batch: int = 1, seed: int = 0) -> torch.Tensor:
+def assert_cut_is_whole(network: Network, tolerance: float = 1e-10) -> None:
+    """Along the first axis, a window's core is what a longer window has there; the other axes are not cut."""
+    footprint, field = network.footprint, network.fields[0]
+    assert footprint.exact
+    step, halo = footprint.step[0], footprint.halo[0]
+    least = [least_congruent(max(f.trim, 0) + 1, f.step, f.offset) for f in network.fields]
+    n = footprint.input_shape((step,) * network.dims)[0]
+    x = noise(network, (n + step, *least[1:]))
+    with torch.inference_mode():
+        whole, cut = network(x), network(x.narrow(2, step, n))
+    core = cut.narrow(2, halo - field.before, n - 2 * halo)
+    there = whole.narrow(2, step + halo - field.before, n - 2 * halo)
+    assert np.ptp(there.numpy()) > 0
+    assert (core - there).abs().max() <= tolerance * whole.abs().max()
+
+
+def assert_blended_is_monais(network: Network, roi: Sequence[int], tolerance: float = 1e-4) -> None:
+    """Sliding windows over a scan that is longer than they are give the probabilities that MONAI's give."""
+    network = prepare(copy.deepcopy(network).float(), torch.device("cpu"))
+    blending = Blending(tuple(roi))
+    x = noise(network, (roi[0] + roi[0] // 3, *roi[1:]))
+    scan = open_scan(x[0].numpy())
+    labels, shares = create_mask(None, scan), create_mask(None, scan, dtype=np.float32, channels=network.out_channels)
+    blend(scan, network, blending, Output(labels, probabilities=shares))
+    about = {"mode": "gaussian", "sigma_scale": blending.sigma_scale, "padding_mode": "constant"}
+    with torch.inference_mode():
+        wanted = sliding_window_inference(x, roi, 1, network, blending.overlap, **about)[0].softmax(0).numpy()
+    assert np.ptp(wanted) > 0
+    assert np.abs(shares.array - wanted).max() <= tolerance
+
+
+def noise(network: Network, window: Sequence[int], batch: int = 1, seed: int = 0) -> Tensor:
     """(N, C, *window) random voxels in the network's own precision."""
     generator = torch.Generator().manual_seed(seed)
     dtype = next(network.parameters()).dtype
@@ -185,9 +224,10 @@ def assert_trains(network: Network, window: Sequence[int], batch: int = 2) -> No
 
     Convolutions' biases may have none: a norm that follows takes them off again.
     """
-    network = copy.deepcopy(network).train()
-    logits = network(noise(network, window, batch))
-    (logits * torch.randn_like(logits)).mean().backward()
+    network = copy.deepcopy(network).float().train()
+    outputs = network.outputs(noise(network, window, batch))
+    assert len(outputs) == 1 + len(network.auxiliary_weights)
+    sum((logits * torch.randn_like(logits)).mean() for logits in outputs).backward()
     free = {f"{name}.bias" for name, m in network.named_modules() if isinstance(m, nn.modules.conv._ConvNd)}
     bad = [
         name
@@ -197,29 +237,60 @@ def assert_trains(network: Network, window: Sequence[int], batch: int = 2) -> No
     assert not bad, f"no gradient, or none that is finite: {bad}"
 
 
-def assert_overfits(network: Network, window: Sequence[int], steps: int = 12, rate: float = 0.01) -> None:
-    """Training on one image lowers its loss by a tenth or more."""
-    network = copy.deepcopy(network).float().train()
-    x = noise(network, window, 2)
+def _weighted(network: Network, x: Tensor, target: Tensor) -> Tensor:
+    """The cross-entropy of the logits and of the auxiliary heads' as the network weighs them."""
+    weights = (1.0, *network.auxiliary_weights)
+    outputs = [functional.interpolate(y, target.shape[1:]) for y in network.outputs(x)]
+    return sum(w * functional.cross_entropy(y, target) for w, y in zip(weights, outputs, strict=True))
+
+
+def _halves(network: Network, x: Tensor) -> Tensor:
+    """(N, *out): the first half of class 0, the second one of class 1."""
     with torch.no_grad():
         spatial = network(x).shape[2:]
-    target = torch.zeros(2, *spatial, dtype=torch.long)
-    target[(..., slice(spatial[-1] // 2))] = 1
+    target = torch.zeros(len(x), *spatial, dtype=torch.long)
+    target[:, spatial[0] // 2 :] = 1
+    return target
+
+
+def assert_overfits(network: Network, window: Sequence[int], steps: int = 60, rate: float = 0.01) -> None:
+    """Training on one image of two halves, of which one is brighter, halves the loss in a few steps."""
+    network = copy.deepcopy(network).float().train()
+    x = noise(network, window, 2)
+    x[:, :, window[0] // 2 :] += 2
+    target = _halves(network, x)
     optimizer = torch.optim.Adam(network.parameters(), rate)
     losses = []
-    for _ in range(steps):
-        loss = functional.cross_entropy(network(x), target)
+    while len(losses) < steps and (not losses or losses[-1] > losses[0] / 2):
+        loss = _weighted(network, x, target)
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert np.isfinite(losses).all()
-    assert min(losses[1:]) < 0.9 * losses[0], losses
+    assert losses[-1] <= losses[0] / 2, losses
+
+
+def assert_trains_in_bfloat16(network: Network, window: Sequence[int]) -> None:
+    """One step under autocast: the logits are bfloat16, loss and weights finite, and the weights have moved."""
+    network = copy.deepcopy(network).float().train()
+    x = noise(network, window, 2)
+    target = _halves(network, x)
+    before = copy.deepcopy(list(network.parameters()))
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network(x).dtype == torch.bfloat16
+        loss = _weighted(network, x, target)
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+    assert all(p.isfinite().all() for p in network.parameters())
+    assert any((p != b).any() for p, b in zip(network.parameters(), before, strict=True))
 
 
 def assert_round_trip(spec: Mapping[str, Any], window: Sequence[int], folder: Path) -> None:
     """A network's weights, written and read into another one, give the same logits."""
-    network, other = built(spec, seed=0), built(spec, seed=1)
+    network, other = built(spec, seed=0).float(), built(spec, seed=1).float()
     path = folder / "weights.safetensors"
     save_file({key: value.contiguous() for key, value in network.state_dict().items()}, path)
     other.load_state_dict(load_file(path))

@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from medseg import MedsegError, build_network
-from medseg.networks.deeplab_v3 import DeepLabV3, DeepLabV3Plus
+from medseg.networks.deeplab_v3 import DeepLabV3
 
 TORCHVISION = {"output_stride": 8, "multi_grid": None, "head": "torchvision"}
 NARROW = {
@@ -101,12 +100,6 @@ def test_probing_other_backbones(backbone, width):
     laws.assert_footprint(network)
 
 
-def test_probing_in_3d():
-    network = laws.built({**PLUS, **EXACT, "dims": 3, "width": 1, "rates": [1], "output_stride": 8})
-    laws.assert_footprint(network, axis=2)
-    assert len(set(network.fields)) == 1
-
-
 @pytest.mark.parametrize(("name", "align_corners"), [("deeplab_v3", True), ("deeplab_v3plus", False)])
 def test_tiled_is_whole(name, align_corners):
     spec = {"name": name, **EXACT, "align_corners": align_corners, "output_stride": 8}
@@ -127,70 +120,19 @@ def test_other_windows_are_not_exact():
     assert (whole - stretched).abs().max() > 1e-6 * scale
 
 
-@pytest.mark.parametrize("name", ["deeplab_v3", "deeplab_v3plus"])
-def test_looking_at_the_whole_window_is_told(name):
-    assert not laws.built({"name": name, **NARROW}).footprint.exact
-    assert laws.built({"name": name, **EXACT}).footprint.exact
-
-
-@pytest.mark.parametrize(
-    ("name", "backbone"),
-    [("deeplab_v3", "resnet18"), ("deeplab_v3plus", "resnet18"), ("deeplab_v3plus", "mobilenet_v2")],
-)
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_any_size_goes_in(name, backbone, align_corners):
-    network = laws.built({"name": name, **NARROW, "backbone": backbone, "align_corners": align_corners})
-    laws.assert_sizes(network, (1, 1), (33, 48), (17, 40))
-
-
-@pytest.mark.parametrize("spec", [{**V3, **NARROW}, {**PLUS, **NARROW}, {**V3, **NARROW, "dims": 3}])
-def test_trains_and_overfits(spec):
-    network = laws.built(spec)
-    window = (33, *[32] * (network.dims - 1))
-    laws.assert_trains(network, window)
-    laws.assert_trains(network, window, batch=1)
-    laws.assert_overfits(network, window)
-
-
 @pytest.mark.parametrize(("backbone", "dims"), [("xception65", 2), ("mobilenet_v2", 2), ("mobilenet_v2", 3)])
 def test_other_backbones_train(backbone, dims):
     network = laws.built({**PLUS, **NARROW, "backbone": backbone, "dims": dims, "width": 8 if dims == 2 else 4})
     laws.assert_trains(network, (33, *[32] * (dims - 1)))
 
 
-def test_the_auxiliary_head_is_for_losses_alone():
-    network = build_network({**V3, **NARROW, "auxiliary": True})
-    logits, auxiliary = network.outputs(torch.zeros(2, 1, *WINDOW))
-    assert logits.shape == auxiliary.shape == (2, 2, *WINDOW)
-    (logits + 0.4 * auxiliary).square().mean().backward()
-    assert all(p.grad is not None for p in network.parameters())
-    assert len(build_network({**V3, **NARROW}).outputs(torch.zeros(2, 1, *WINDOW))) == 1
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_any_size_goes_in(backbone, align_corners):
+    network = laws.built({**PLUS, **NARROW, "backbone": backbone, "align_corners": align_corners})
+    laws.assert_sizes(network, (1, 1), (33, 48), (17, 40))
 
 
-@pytest.mark.parametrize("spec", [{**V3, **NARROW}, {**PLUS, **NARROW}])
-def test_round_trip_and_casts(spec, tmp_path):
-    laws.assert_round_trip(spec, WINDOW, tmp_path)
-    laws.assert_casts(laws.built(spec), WINDOW)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"backbone": "resnet99"}, "network.backbone is 'resnet99'.*resnet101"),
-        ({"output_stride": 4}, "network.output_stride is 4.*8, 16"),
-        ({"multi_grid": [1, 2]}, r"network.multi_grid is \[1, 2\].*3 whole numbers"),
-        ({"multi_grid": "124"}, "network.multi_grid"),
-        ({"rates": []}, "network.rates"),
-        ({"rates": [6, 0]}, "network.rates"),
-        ({"head": "linear"}, "network.head is 'linear'.*paper, torchvision"),
-        ({"dropout": 1}, "network.dropout"),
-        ({"dims": 1}, "network.dims"),
-        ({"width": 0}, "network.width"),
-    ],
-)
-def test_wrong_arguments_are_told(arguments, message):
-    with pytest.raises(MedsegError, match=message), torch.device("meta"):
-        DeepLabV3(**arguments)
-    if set(arguments) & {"backbone", "output_stride", "rates", "multi_grid"}:
-        with pytest.raises(MedsegError, match=message), torch.device("meta"):
-            DeepLabV3Plus(**arguments)
+def test_one_window_can_be_trained_on():
+    """The image's average then is one value a channel, which has no variance."""
+    laws.assert_trains(laws.built({**V3, **NARROW}), (33, 32), batch=1)

@@ -3,7 +3,6 @@ import pytest
 import torch
 from torch import nn
 
-from medseg import MedsegError, build_network
 from medseg.networks.hrnet import HRNetOCR, ObjectContext
 
 SPEC = {
@@ -70,43 +69,5 @@ def test_context_is_what_the_paper_says():
     torch.testing.assert_close(out, wanted, rtol=1e-9, atol=1e-12)
 
 
-def test_any_size_goes_in():
-    laws.assert_sizes(laws.built(SPEC), (1, 1), (33, 48), (17, 40))
-    laws.assert_sizes(laws.built({**SHALLOW, "dims": 3}), (9, 16, 17))
-
-
-@pytest.mark.parametrize("spec", [SPEC, {**SHALLOW, "dims": 3}])
-def test_trains_and_overfits(spec):
-    network = laws.built(spec)
-    window = (33, *[32] * (network.dims - 1))
-    laws.assert_trains(network, window)
-    laws.assert_overfits(network, window)
-
-
 def test_one_class_and_a_batch_of_one_train():
     laws.assert_sizes(laws.built({**SPEC, "out_channels": 1}).train(), (33, 32))
-
-
-def test_the_soft_regions_are_for_losses_too():
-    network = build_network(SPEC)
-    logits, regions = network.outputs(torch.zeros(2, 1, *WINDOW))
-    assert logits.shape == regions.shape == (2, 2, *WINDOW)
-
-
-def test_round_trip_and_casts(tmp_path):
-    laws.assert_round_trip(SPEC, WINDOW, tmp_path)
-    laws.assert_casts(laws.built(SPEC), WINDOW)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"modules": []}, r"network.modules is \[\]"),
-        ({"modules": [1, True]}, "network.modules"),
-        ({"stem": 0}, "network.stem is 0"),
-        ({"features": "many"}, "network.features"),
-    ],
-)
-def test_wrong_arguments_are_told(arguments, message):
-    with pytest.raises(MedsegError, match=message):
-        build_network({**SPEC, **arguments})

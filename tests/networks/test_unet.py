@@ -1,11 +1,11 @@
 import math
 
+import laws
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laws import tiled_and_whole
 from torch import nn
 
 from medseg import MedsegError, build_network
@@ -90,9 +90,9 @@ def test_shapes_on_the_meta_device_are_the_footprint_s(dims, up):
 )
 def test_tiled_is_whole_in_2d(extent, core, depth, padding, up, batch, seed):
     network = small(depth=depth, padding=padding, up=up, seed=seed)
-    tiled, whole = tiled_and_whole(network, extent, core, batch)
+    tiled, whole = laws.tiled_and_whole(network, extent, core, batch)
     assert np.abs(tiled - whole).max() <= 1e-10 * np.abs(whole).max()
-    tiled, whole = tiled_and_whole(network.float(), extent, core, batch)
+    tiled, whole = laws.tiled_and_whole(network.float(), extent, core, batch)
     assert np.abs(tiled - whole).max() <= 1e-5 * np.abs(whole).max()
 
 
@@ -105,7 +105,7 @@ def test_tiled_is_whole_in_2d(extent, core, depth, padding, up, batch, seed):
 )
 def test_tiled_is_whole_in_3d(extent, core, name, padding):
     network = small(dims=3, depth=1, padding=padding, name=name)
-    tiled, whole = tiled_and_whole(network, extent, core, 2)
+    tiled, whole = laws.tiled_and_whole(network, extent, core, 2)
     assert np.abs(tiled - whole).max() <= 1e-10 * np.abs(whole).max()
 
 

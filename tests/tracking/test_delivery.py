@@ -88,7 +88,7 @@ def test_nobody_waits_for_a_store_that_is_lost(
 
 
 def test_what_the_store_refuses_is_left_out_and_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    from medseg.tracking.store import quiet_mlflow
+    from medseg.quiet import quiet_mlflow
 
     quiet_mlflow()
     from mlflow.exceptions import MlflowException

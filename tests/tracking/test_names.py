@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from medseg.quiet import quiet_mlflow
 from medseg.tracking.names import NAME_LENGTH, PARAM_LENGTH, TAG_NAME_LENGTH, Names, clean, cut, flat
-from medseg.tracking.store import quiet_mlflow
 
 ODD = st.text(alphabet=st.sampled_from("ab/. ..-_:+*(é字\n\x00"), max_size=12)
 LABELS = st.one_of(ODD, st.text(max_size=20), st.text("ab/", min_size=230, max_size=300))

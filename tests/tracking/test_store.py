@@ -13,8 +13,9 @@ import pytest
 
 import medseg
 from medseg.errors import MedsegError
+from medseg.quiet import quiet_environment, quiet_mlflow
 from medseg.tracking import store as store_module
-from medseg.tracking.store import Store, quiet_environment, quiet_mlflow
+from medseg.tracking.store import Store
 
 
 @pytest.fixture(autouse=True)
