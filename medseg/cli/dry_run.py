@@ -12,7 +12,8 @@ from medseg.errors import MedsegError
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-    from medseg.inference.infer import Job, Model, Options
+    from medseg.inference.infer import Job
+    from medseg.inference.model import Model, Options
 
 
 def dry_run(jobs: list[tuple[Path, Path]], model: Model, options: Options, as_json: bool) -> None:
@@ -26,10 +27,11 @@ def dry_run(jobs: list[tuple[Path, Path]], model: Model, options: Options, as_js
 
 
 def _row(path: Path, output: Path, model: Model, options: Options) -> dict[str, Any]:
-    from medseg.inference.infer import Job, Source
+    from medseg.inference.infer import Job
+    from medseg.inference.source import Source
 
     try:
-        job = Job(Source.glance(path, model), output, model, options)
+        job = Job(Source.glance(path, model, options.series), output, model, options)
         return {"input": str(path), "output": str(output), **_planned(job)}
     except MedsegError as error:
         return {"input": str(path), "output": str(output), "why": str(error)}

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from medseg.cli.series import SERIES, SERIES_FILTER, chosen, listing_series
 from medseg.errors import ConfigError, MedsegError, ScanError, nearest
 
 if TYPE_CHECKING:
     from medseg.geometry import Box
-    from medseg.inference.infer import Model, Options
     from medseg.inference.many import Outcome
+    from medseg.inference.model import Model, Options
     from medseg.inference.settings import InferenceSettings
     from medseg.postprocessing.settings import Step
 
@@ -74,6 +75,8 @@ def infer(
     instances: Annotated[
         bool, typer.Option("--instances", help="Number the objects of each mask at last, as uint32.")
     ] = False,
+    series: Annotated[Optional[str], typer.Option(metavar="UID", help=SERIES)] = None,
+    series_filter: Annotated[Optional[str], typer.Option(metavar="'KEY=VALUE, ...'", help=SERIES_FILTER)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, held and written; read no voxel.")
     ] = False,
@@ -92,10 +95,11 @@ def infer(
 
     from medseg.inference.outputs import find_sources
 
+    choice = chosen(series, series_filter)
     sources = find_sources(paths)
 
     from medseg.inference.device import find_device, use_threads
-    from medseg.inference.infer import Model, Options
+    from medseg.inference.model import Model, Options
     from medseg.inference.process_memory import tame_heap
 
     tame_heap()
@@ -115,6 +119,7 @@ def infer(
         overwrite=overwrite,
         amp=_amp(amp, loaded, settings),
         postprocessing=_steps(postprocess, instances, loaded, box is not None),
+        series=choice,
     )
     jobs = _jobs(sources, output, format, loaded, options)
     if dry_run:
@@ -139,9 +144,11 @@ def infer(
 
 def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options: Options) -> list[tuple[Path, Path]]:
     """Each scan and its mask's name; that of a part says which. What is wrong with a single scan is said at once."""
-    from medseg.inference.infer import Source, chain_of, check_output
+    from medseg.inference.infer import check_output
     from medseg.inference.journal import journal_of
+    from medseg.inference.model import chain_of
     from medseg.inference.outputs import name_outputs, outgrown
+    from medseg.inference.source import Source
     from medseg.scans.scan import suffix_of
 
     outputs = name_outputs(sources, folder, format, chain_of(model, options).dtype(model.labels.dtype).itemsize)
@@ -155,7 +162,8 @@ def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options:
         stems = [target.name[: -len(suffix_of(target))] for target in outputs]
         outputs = [t.with_name(f"{stem}_box_{sides}{suffix_of(t)}") for t, stem in zip(outputs, stems, strict=True)]
     if len(sources) == 1:
-        Source.glance(sources[0], model)
+        with listing_series():
+            Source.glance(sources[0], model, options.series)
         if not journal_of(outputs[0]).exists():  # else it may have got its name just before a kill
             check_output(outputs[0], options)
     return list(zip(sources, outputs, strict=True))
@@ -216,7 +224,7 @@ def _report(outcomes: list[Outcome]) -> dict[str, Any]:
 
 def _account(model: Model, options: Options) -> dict[str, object]:
     """What ``medseg evaluate`` needs to know of the masks in a folder, and where they came from."""
-    from medseg.inference.infer import chain_of
+    from medseg.inference.model import chain_of
 
     chain = chain_of(model, options)
     return {

@@ -14,99 +14,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike
 
-from medseg.datasets.labels import Labels
-from medseg.errors import OutputError, ScanError, TileError
-from medseg.files import digest_of, fingerprint, partial_of
-from medseg.geometry import Box, Tiling
+from medseg.errors import OutputError, TileError
+from medseg.files import digest_of, partial_of
+from medseg.geometry import Tiling
 from medseg.inference.budget import Budget
 from medseg.inference.cost import Forward
 from medseg.inference.decode import Decoder
 from medseg.inference.emit import Output
 from medseg.inference.journal import Journal, Terms, journal_of
 from medseg.inference.lock import held
+from medseg.inference.model import Model, Options, chain_of
 from medseg.inference.outputs import PROBABILITIES
 from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, overhead, spare_of
-from medseg.inference.segment import Pace, check_channels, prepare
-from medseg.inference.settings import InferenceSettings
+from medseg.inference.segment import Pace
+from medseg.inference.source import Source
 from medseg.inference.through import through
-from medseg.inference.tta import Flips, Turns, plane_of
+from medseg.inference.tta import Flips, plane_of
 from medseg.inference.windows import Blending
 from medseg.networks.network import Network
-from medseg.package import ModelCard, find_package, read_card, read_network
-from medseg.postprocessing.chain import Chain, raw_of, run_chain
-from medseg.postprocessing.settings import Step
+from medseg.postprocessing.chain import raw_of, run_chain
 from medseg.scans.cache import PIECES
-from medseg.scans.header import FileScan
-from medseg.scans.scan import MaskSink, Scan, create_mask, open_scan
+from medseg.scans.scan import MaskSink, create_mask, open_scan
 from medseg.scans.sink import as_output_error, remove
 from medseg.scans.views import Cropped
 
 Say = Callable[[str], None]
-Precision = Literal["uint8", "float16", "float32"]
-
-
-@dataclass(frozen=True)
-class Model:
-    """A package, loaded and ready on a device."""
-
-    card: ModelCard
-    network: Network
-    device: torch.device
-    folder: Path
-
-    @classmethod
-    def load(cls, path: Path, device: torch.device) -> Model:
-        """From a package folder or a run's folder.
-
-        Raises:
-            PackageError: where there is none, or it is damaged, foreign or too new.
-        """
-        folder = find_package(path)
-        card = read_card(folder)
-        return cls(card, prepare(read_network(folder, card), device), device, folder)
-
-    @property
-    def labels(self) -> Labels:
-        """What the masks' values mean."""
-        return self.card.label_map
-
-
-@dataclass(frozen=True)
-class Options:
-    """How scans are to be segmented.
-
-    Attributes:
-        settings: tiles, sliding windows or one pass; None takes the package's.
-        window: what the network sees at once where it goes by tiles, one number an axis or one for all; None lets the
-            plan decide.
-        batch: windows that go through the network together; None lets the plan decide.
-        turns: test-time augmentation, or None.
-        budget: the memory that may be held; None takes a share of what is free.
-        part: the box of the scan's own grid that is wanted; None for all of it.
-        probabilities: write these too, stored so, one channel an output channel of the network.
-        overwrite: an output that exists is replaced, and what another job left is discarded.
-        amp: half precision on a GPU.
-        postprocessing: what is done to the mask after the network; None takes the package's, but for a ``part``: what
-            is the largest object of a part, or closed within it, may not be so in the scan.
-    """
-
-    settings: InferenceSettings | None = None
-    window: tuple[int, ...] | None = None
-    batch: int | None = None
-    turns: Turns | None = None
-    budget: Budget | None = None
-    part: Box | None = None
-    probabilities: Precision | None = None
-    overwrite: bool = False
-    amp: bool = False
-    postprocessing: tuple[Step, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,60 +83,6 @@ class Result:
             "plan": self.plan.to_dict(),
             "postprocessing": list(self.postprocessing),
         }
-
-
-@dataclass(frozen=True)
-class Source:
-    """A scan that was opened and looked through: what can be done before its turn comes.
-
-    Attributes:
-        path: its file.
-        fingerprint: of the file as it was then.
-        scan: as it is in the file.
-        view: as the network sees it.
-    """
-
-    path: Path
-    fingerprint: str
-    scan: Scan
-    view: Scan
-
-    @classmethod
-    def open(cls, path: Path, model: Model) -> Source:
-        """Opens a scan and measures what its normalization needs.
-
-        Raises:
-            MedsegError: for a scan that cannot be read or that the model cannot take.
-        """
-        scan = open_scan(path)
-        check_channels(scan, model.network)
-        found = fingerprint(*files_of(scan, path))
-        return cls(path, found, scan, model.card.preprocessing.remembered_view(scan, found))
-
-    @classmethod
-    def glance(cls, path: Path, model: Model) -> Source:
-        """As :meth:`open`, from the header alone: for a plan before anything is read."""
-        scan = open_scan(path)
-        check_channels(scan, model.network)
-        return cls(path, fingerprint(*files_of(scan, path)), scan, model.card.preprocessing.grid(scan))
-
-    def check_unchanged(self) -> None:
-        """Refuses to call a mask done whose scan has changed or vanished meanwhile.
-
-        Raises:
-            ScanError: saying so.
-        """
-        files = files_of(self.scan, self.path)
-        if not all(file.exists() for file in files) or fingerprint(*files) != self.fingerprint:
-            raise ScanError(
-                f"{self.path} has changed or vanished while it was segmented: its mask is left unfinished; "
-                "put the scan back, or start again with --overwrite"
-            )
-
-
-def files_of(scan: Scan, path: Path) -> tuple[Path, ...]:
-    """The files that a scan was opened from."""
-    return scan.files if isinstance(scan, FileScan) else (path,)
 
 
 class Job:
@@ -506,18 +391,6 @@ def check_output(output: Path, options: Options) -> None:
     for path in (output, probabilities_path(output)) if options.probabilities else (output,):
         if path.exists() and not options.overwrite:
             raise OutputError(f"{path} exists: give --overwrite to replace it, or another -o")
-
-
-def chain_of(model: Model, options: Options) -> Chain:
-    """What is done to a mask after the network.
-
-    Raises:
-        ConfigError: for steps that do not suit the model's labels.
-    """
-    steps = options.postprocessing
-    if steps is None:
-        steps = () if options.part is not None else tuple(model.card.postprocessing)
-    return Chain(steps, model.labels)
 
 
 def probabilities_path(output: Path) -> Path:

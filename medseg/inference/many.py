@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from medseg.errors import MedsegError
 from medseg.files import digest_of, read_json, write_json
-from medseg.inference.infer import Job, Loop, Model, Options, Result, Say, Source
+from medseg.inference.infer import Job, Loop, Result, Say
+from medseg.inference.model import Model, Options
 from medseg.inference.pipeline import Progress
+from medseg.inference.source import Source
 from medseg.scans.sink import as_output_error
 
 REPORT = "report.json"
@@ -76,11 +78,11 @@ def work_off(
     before = _rows_of(folder)
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(1, "open") as opener:
-        waiting: list[Future[Source]] = [opener.submit(Source.open, jobs[0][0], model)] if jobs else []
+        waiting: list[Future[Source]] = [opener.submit(Source.open, jobs[0][0], model, options.series)] if jobs else []
         for number, (path, output) in enumerate(jobs):
             opened = waiting.pop()
             if number + 1 < len(jobs):
-                waiting.append(opener.submit(Source.open, jobs[number + 1][0], model))
+                waiting.append(opener.submit(Source.open, jobs[number + 1][0], model, options.series))
             try:
                 outcome = _one(opened, path, output, model, options, before, loop, watch, say)
             except MedsegError as error:

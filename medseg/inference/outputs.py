@@ -9,7 +9,8 @@ from pathlib import Path
 
 from medseg.datasets.cases import natural_key
 from medseg.errors import MedsegError, OutputError, ScanError, nearest
-from medseg.scans.scan import SUFFIXES, open_scan, stem_of, suffix_of
+from medseg.scans.dicom_series import sources_in
+from medseg.scans.scan import READERS, SUFFIXES, open_scan, stem_of, suffix_of
 
 PROBABILITIES = "probabilities"
 """The folder beside the masks that takes probabilities."""
@@ -19,9 +20,10 @@ _LIKE_INPUT = {
     ".nii": ".nii",
     **dict.fromkeys((".nii.gz", ".hdr", ".img", ".mha", ".mhd", ".nrrd", ".nhdr"), ".nii.gz"),
     **dict.fromkeys((".zarr", ".ome.zarr"), ".ome.zarr"),
+    **dict.fromkeys((".dcm", ".dcm.gz", ".dicom", ".ima"), ".nii.gz"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".bmp"), ".png"),
 }
-"""What ``auto`` writes for each suffix; for all others .tif."""
+"""What ``auto`` writes for each suffix; for what has none, which is DICOM, .nii.gz, and for all others .tif."""
 STREAMS = (".nii.gz", ".png")
 """Formats that are one compressed stream: it must be read from its beginning, by every program."""
 PNG_BYTES = 2
@@ -31,7 +33,7 @@ LARGEST_STREAM_BYTES = 4 << 30
 
 
 def find_sources(inputs: Sequence[Path]) -> list[Path]:
-    """Every scan among files and folders, folders searched to any depth.
+    """Every scan among files and folders, folders searched to any depth; DICOM files in one folder are one scan.
 
     Raises:
         ScanError: for a path that does not exist, or a folder without a scan.
@@ -79,11 +81,11 @@ def name_outputs(
     """
     if format != "auto" and format not in FORMATS:
         raise OutputError(f"format {format!r} is none of auto, {', '.join(FORMATS)}{nearest(format, FORMATS)}")
-    stems = Counter(stem_of(source) for source in sources)
+    stems = Counter(_stem(source) for source in sources)
     parents = _common_parent(sources)
     outputs = []
     for source in sources:
-        stem = stem_of(source)
+        stem = _stem(source)
         tree = source.absolute().parent.relative_to(parents) if stems[stem] > 1 else Path()
         outputs.append(folder / tree / (stem + _suffix(source, format, label_bytes, size_of)))
     twice = [path for path, count in Counter(outputs).items() if count > 1]
@@ -99,7 +101,8 @@ def outgrown(source: Path, output: Path, format: str) -> bool:
 
 def _like_input(source: Path) -> str:
     """The suffix that «auto» writes for a source of moderate size."""
-    return _LIKE_INPUT.get(suffix_of(source), ".tif")
+    suffix = suffix_of(source)
+    return _LIKE_INPUT.get(suffix, ".tif") if suffix else ".nii.gz"
 
 
 def _suffix(path: Path, format: str, label_bytes: int, size_of: Callable[[Path], int]) -> str:
@@ -110,6 +113,11 @@ def _suffix(path: Path, format: str, label_bytes: int, size_of: Callable[[Path],
         return ".tif"
     large = suffix in STREAMS and size_of(path) * label_bytes > LARGEST_STREAM_BYTES
     return ".ome.zarr" if large else suffix
+
+
+def _stem(source: Path) -> str:
+    """A source's name without its suffix; the name of a folder of DICOM files has none, however many dots it has."""
+    return stem_of(source) if suffix_of(source) or source.is_file() else source.resolve().name
 
 
 def _common_parent(paths: Sequence[Path]) -> Path:
@@ -129,17 +137,18 @@ def _below(folder: Path) -> list[Path]:
         raise MedsegError(f"{folder} is a data set; its labels are no input: give {folder / 'images'}")
     found = _scans_below(folder)
     if not found:
-        raise ScanError(f"{folder} holds no scan that medseg can read ({', '.join(sorted(SUFFIXES))})")
+        raise ScanError(f"{folder} holds no scan that medseg can read (DICOM, {', '.join(sorted(SUFFIXES))})")
     return found
 
 
 def _scans_below(folder: Path) -> list[Path]:
-    found = []
+    found = sources_in(folder)
     for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
         if path.name.startswith("."):
             continue
         if _is_scan(path):
-            found.append(path)
+            if READERS[suffix_of(path)] != "dicom":
+                found.append(path)
         elif path.is_dir():
             found += _scans_below(path)
     return found

@@ -26,12 +26,14 @@ import torch
 from medseg.errors import MedsegError
 from medseg.geometry import Tiling
 from medseg.inference.emit import Output
-from medseg.inference.infer import Job, Model, Options, Source
+from medseg.inference.infer import Job
 from medseg.inference.journal import Journal
 from medseg.inference.lock import shared
+from medseg.inference.model import Model, Options
 from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan
 from medseg.inference.process_memory import tame_heap
+from medseg.inference.source import Source
 from medseg.inference.through import outlook, through
 from medseg.inference.windows import Windows
 from medseg.scans.cache import PIECES

@@ -14,7 +14,7 @@ from monai.inferers import sliding_window_inference
 from medseg import Box, build_network, open_scan
 from medseg.cli.app import main
 from medseg.cli.progress import InferenceBar
-from medseg.inference.infer import Model
+from medseg.inference.model import Model
 from medseg.inference.pipeline import Progress
 from medseg.package import read_card, write_package
 from medseg.scans.header import HeaderScan

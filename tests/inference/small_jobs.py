@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from medseg import Box, build_network, open_scan
-from medseg.inference.infer import Job, Model, Options, Source
+from medseg.inference.infer import Job
 from medseg.inference.journal import Journal
+from medseg.inference.model import Model, Options
 from medseg.inference.settings import InferenceSettings
+from medseg.inference.source import Source
 from medseg.package import ModelCard, write_package
 from medseg.scans.preprocessing import Normalization, Preprocessing
 

@@ -21,8 +21,10 @@ from medseg.errors import GridError, OutputError, ScanError, TileError
 from medseg.inference.budget import Budget
 from medseg.inference.decode import Decoder
 from medseg.inference.emit import Output
-from medseg.inference.infer import Options, Source, probabilities_path
+from medseg.inference.infer import probabilities_path
+from medseg.inference.model import Options
 from medseg.inference.settings import InferenceSettings
+from medseg.inference.source import Source
 from medseg.scans.header import HeaderScan
 from medseg.scans.mirror import read_mirrored
 from medseg.scans.preprocessing import Normalization, Preprocessing

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from small_jobs import Killed, files_of
 
-from medseg.inference.infer import Options, Source
 from medseg.inference.many import REPORT, work_off
+from medseg.inference.model import Options
+from medseg.inference.source import Source
 
 TILES = Options(window=(28,))
 
@@ -110,10 +111,10 @@ def test_nothing_is_written_for_a_single_bad_scan(jobs, model_of, tmp_path):
 def test_the_next_scan_is_opened_while_one_is_segmented(jobs, model_of, tmp_path, monkeypatch):
     opened, ahead, real = threading.Event(), [], Source.open
 
-    def watched(path, model):
+    def watched(path, *how):
         if path.name == "b.tif":
             opened.set()
-        return real(path, model)
+        return real(path, *how)
 
     monkeypatch.setattr(Source, "open", watched)
     watch = lambda path, progress: ahead.append(path.name == "c.tif" or opened.wait(60))  # noqa: E731

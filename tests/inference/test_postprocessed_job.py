@@ -10,7 +10,8 @@ from small_jobs import CELL, Killed, files_of, job_of, kill, voxels_of
 from medseg import Box
 from medseg.errors import ConfigError, OutputError
 from medseg.inference import infer
-from medseg.inference.infer import Job, Model, Options, probabilities_path
+from medseg.inference.infer import Job, probabilities_path
+from medseg.inference.model import Model, Options
 from medseg.inference.settings import InferenceSettings
 from medseg.package import read_card, write_package
 from medseg.postprocessing.settings import parse_steps

@@ -13,8 +13,8 @@ from small_jobs import CELL, Killed, build_model, files_of, job_of, kill, noise,
 from medseg import Box
 from medseg.errors import MedsegError, ScanError
 from medseg.inference import workers as module
-from medseg.inference.infer import Options
 from medseg.inference.lock import held
+from medseg.inference.model import Options
 from medseg.inference.settings import InferenceSettings
 from medseg.inference.workers import Workers
 from medseg.scans.preprocessing import Normalization, Preprocessing

@@ -1,0 +1,94 @@
+"""A model that is ready to segment, and how it is to be done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from medseg.datasets.labels import Labels
+from medseg.geometry import Box
+from medseg.inference.budget import Budget
+from medseg.inference.segment import prepare
+from medseg.inference.settings import InferenceSettings
+from medseg.inference.tta import Turns
+from medseg.networks.network import Network
+from medseg.package import ModelCard, find_package, read_card, read_network
+from medseg.postprocessing.chain import Chain
+from medseg.postprocessing.settings import Step
+from medseg.scans.dicom_facts import SeriesChoice
+
+Precision = Literal["uint8", "float16", "float32"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A package, loaded and ready on a device."""
+
+    card: ModelCard
+    network: Network
+    device: torch.device
+    folder: Path
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> Model:
+        """From a package folder or a run's folder.
+
+        Raises:
+            PackageError: where there is none, or it is damaged, foreign or too new.
+        """
+        folder = find_package(path)
+        card = read_card(folder)
+        return cls(card, prepare(read_network(folder, card), device), device, folder)
+
+    @property
+    def labels(self) -> Labels:
+        """What the masks' values mean."""
+        return self.card.label_map
+
+
+@dataclass(frozen=True)
+class Options:
+    """How scans are to be segmented.
+
+    Attributes:
+        settings: tiles, sliding windows or one pass; None takes the package's.
+        window: what the network sees at once where it goes by tiles, one number an axis or one for all; None lets the
+            plan decide.
+        batch: windows that go through the network together; None lets the plan decide.
+        turns: test-time augmentation, or None.
+        budget: the memory that may be held; None takes a share of what is free.
+        part: the box of the scan's own grid that is wanted; None for all of it.
+        probabilities: write these too, stored so, one channel an output channel of the network.
+        overwrite: an output that exists is replaced, and what another job left is discarded.
+        amp: half precision on a GPU.
+        postprocessing: what is done to the mask after the network; None takes the package's, but for a ``part``: what
+            is the largest object of a part, or closed within it, may not be so in the scan.
+        series: which series of folders of DICOM files are meant.
+    """
+
+    settings: InferenceSettings | None = None
+    window: tuple[int, ...] | None = None
+    batch: int | None = None
+    turns: Turns | None = None
+    budget: Budget | None = None
+    part: Box | None = None
+    probabilities: Precision | None = None
+    overwrite: bool = False
+    amp: bool = False
+    postprocessing: tuple[Step, ...] | None = None
+    series: SeriesChoice | None = None
+
+
+def chain_of(model: Model, options: Options) -> Chain:
+    """What is done to a mask after the network.
+
+    Raises:
+        ConfigError: for steps that do not suit the model's labels.
+    """
+    steps = options.postprocessing
+    if steps is None:
+        steps = () if options.part is not None else tuple(model.card.postprocessing)
+    return Chain(steps, model.labels)

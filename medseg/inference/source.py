@@ -1,0 +1,68 @@
+"""A scan that is to be segmented: opened, looked through, and held to staying as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.errors import ScanError
+from medseg.files import fingerprint
+from medseg.inference.model import Model
+from medseg.inference.segment import check_channels
+from medseg.scans.dicom_facts import SeriesChoice
+from medseg.scans.header import FileScan
+from medseg.scans.scan import Scan, open_scan
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan that was opened and looked through: what can be done before its turn comes.
+
+    Attributes:
+        path: its file.
+        fingerprint: of the file as it was then.
+        scan: as it is in the file.
+        view: as the network sees it.
+    """
+
+    path: Path
+    fingerprint: str
+    scan: Scan
+    view: Scan
+
+    @classmethod
+    def open(cls, path: Path, model: Model, series: SeriesChoice | None = None) -> Source:
+        """Opens a scan and measures what its normalization needs.
+
+        Raises:
+            MedsegError: for a scan that cannot be read or that the model cannot take.
+        """
+        scan = open_scan(path, series=series)
+        check_channels(scan, model.network)
+        found = fingerprint(*files_of(scan, path))
+        return cls(path, found, scan, model.card.preprocessing.remembered_view(scan, found))
+
+    @classmethod
+    def glance(cls, path: Path, model: Model, series: SeriesChoice | None = None) -> Source:
+        """As :meth:`open`, from the header alone: for a plan before anything is read."""
+        scan = open_scan(path, series=series)
+        check_channels(scan, model.network)
+        return cls(path, fingerprint(*files_of(scan, path)), scan, model.card.preprocessing.grid(scan))
+
+    def check_unchanged(self) -> None:
+        """Refuses to call a mask done whose scan has changed or vanished meanwhile.
+
+        Raises:
+            ScanError: saying so.
+        """
+        files = files_of(self.scan, self.path)
+        if not all(file.exists() for file in files) or fingerprint(*files) != self.fingerprint:
+            raise ScanError(
+                f"{self.path} has changed or vanished while it was segmented: its mask is left unfinished; "
+                "put the scan back, or start again with --overwrite"
+            )
+
+
+def files_of(scan: Scan, path: Path) -> tuple[Path, ...]:
+    """The files that a scan was opened from."""
+    return scan.files if isinstance(scan, FileScan) else (path,)
