@@ -31,7 +31,7 @@ from medseg.networks.network import Network
 from medseg.scans.gridmap import grid_map, own_scan
 from medseg.scans.protocol import Scan
 
-SHARE_OF_TIME = 0.05
+SHARE_OF_TIME = 0.03
 MOST_SECONDS = 20.0
 """What is spent on timing: at most so much of the expected time, and so many seconds."""
 SHORT_SECONDS = 10.0
