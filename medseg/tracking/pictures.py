@@ -77,9 +77,9 @@ def overlay(
         index = shown_slice(reference, axis)
         image, reference, prediction = (a.take(index, axis - 3) for a in (image, reference, prediction))
         spacing = spacing[:axis] + spacing[axis + 1 :]
-    size = _panel_size(reference.shape, spacing)
+    size = panel_size(reference.shape, spacing)
     base = np.asarray(Image.fromarray(as_rgb(_thinned(image))).resize(size, Image.Resampling.BILINEAR))
-    truth, guess = _resized(reference, size), _resized(prediction, size)
+    truth, guess = resized(reference, size), resized(prediction, size)
     panels = [base, painted(base, truth), painted(base, guess), errors(base, truth, guess)]
     return _side_by_side(panels, ("image", "reference", "prediction", "errors"))
 
@@ -139,7 +139,7 @@ def _blend(base: NDArray, colours: NDArray, where: NDArray, opacity: float = _OP
     return np.where(where[..., None], mixed.round(), base).astype(np.uint8)
 
 
-def _panel_size(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
+def panel_size(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, int]:
     """Width and height of a panel: square pixels, none smaller than a voxel unless the panel would be too long."""
     least = min(spacing)
     sides = [n * s / least for n, s in zip(shape, spacing, strict=True)]
@@ -150,7 +150,7 @@ def _panel_size(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, in
     return width, height
 
 
-def _resized(classes: NDArray, size: tuple[int, int]) -> NDArray:
+def resized(classes: NDArray, size: tuple[int, int]) -> NDArray:
     """The classes of the nearest voxels, at a panel's size."""
     rows = (np.arange(size[1]) + 0.5) * classes.shape[0] / size[1]
     columns = (np.arange(size[0]) + 0.5) * classes.shape[1] / size[0]

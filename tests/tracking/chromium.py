@@ -35,12 +35,17 @@ class Browser:
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
-        )
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.send("Page.navigate", url=address)
         while self._next().get("method") != "Page.loadEventFired":
             pass
+
+    def enter_frame(self) -> None:
+        """Goes on inside the page's one frame, which a sandbox has made a process of its own."""
+        frames = [t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "iframe"]
+        self._session = self.send("Target.attachToTarget", targetId=frames[0]["targetId"], flatten=True)["sessionId"]
+        for domain in ("Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
 
     def run(self, script: str) -> Any:
         """The value of an expression, awaited.
@@ -131,7 +136,7 @@ def browser(profile: Path) -> Iterator[Browser]:
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage"]
     quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--mute-audio"]
     command = [str(CHROMIUM), *options, *quiet, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
-    wired = f'exec "$@" {READS}<&{commands_in} {WRITES}>&{answers_out} {commands_out}>&- {answers_in}<&-'
+    wired = f'exec "$@" {READS}<&{commands_in} {WRITES}>&{answers_out}'
     process = subprocess.Popen(
         ["bash", "-c", wired, "chromium", *command],
         pass_fds=(commands_in, answers_out),

@@ -1,0 +1,155 @@
+"""The cases that a page shows: opened, cut to bounded parts, and closed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from medseg.datasets.cases import find_scans
+from medseg.datasets.check import open_label
+from medseg.datasets.labels import Labels
+from medseg.datasets.layouts.folders import PAIRS
+from medseg.errors import MedsegError, nearest
+from medseg.evaluation.report import Report
+from medseg.scans.scan import open_scan, stem_of, suffix_of
+from medseg.tracking.html.display import CaseScans, Display
+from medseg.tracking.html.parts import Part, parts_of
+from medseg.tracking.html.ranking import Ranked, chosen, ranked
+
+OpenCase = Callable[[str], CaseScans]
+"""From a case's name to its scans."""
+FIRST_CHANNEL = "_0000"
+"""What ends the stem of a case's first channel where each channel is a file (nnU-Net)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a page holds. Other cases are in its table alone.
+
+    Attributes:
+        cases: that can be looked at.
+        voxels: of all of them together; about 2 bytes each in the file, at most 3.
+        case_voxels: of one.
+    """
+
+    cases: int = 9
+    voxels: int = 12 << 20
+    case_voxels: int = 3 << 20
+
+
+@dataclass(frozen=True)
+class ShownCase:
+    """A case that can be looked at.
+
+    Attributes:
+        ranked: its name, and where it stands.
+        parts: what of it is kept.
+        anatomical: whether the axes run to the patient's left, back and head.
+        notes: what to know of what is shown.
+    """
+
+    ranked: Ranked
+    parts: list[Part]
+    anatomical: bool
+    notes: tuple[str, ...]
+
+
+def show_cases(report: Report, open_case: OpenCase, limits: Limits | None = None) -> list[ShownCase]:
+    """The worst, middle and best cases of a report, worst first, in bounded memory.
+
+    Raises:
+        MedsegError: where one cannot be read.
+    """
+    limits = limits or Limits()
+    cases = chosen(ranked(report), limits.cases)
+    voxels = min(limits.case_voxels, limits.voxels // max(len(cases), 1))
+    return [_show(case, open_case(case.name), report.labels, voxels) for case in cases]
+
+
+def files_opener(report: Report, predictions: Path, references: Path, images: Path | None) -> OpenCase:
+    """Opens the cases of an evaluation from what was evaluated.
+
+    Args:
+        report: the evaluation.
+        predictions: the folder of masks, or one.
+        references: the folder of labels, a data set's root, or one label.
+        images: the folder of images, or one; None for none. Matched by stem, or by stem and ``_0000``.
+
+    Raises:
+        MedsegError: where there is no image for any case, or the folder is missing.
+    """
+    labels = next((references / folder for _, folder in PAIRS if (references / folder).is_dir()), references)
+    masks, truths = _files(predictions, report), _files(labels, report)
+    pictures = {} if images is None else _images(images, report)
+
+    def open_case(name: str) -> CaseScans:
+        mask = None if name in report.missing else masks[name]
+        return CaseScans(
+            name,
+            open_label(truths[name]),
+            None if mask is None else open_label(mask),
+            open_scan(pictures[name]) if name in pictures else None,
+        )
+
+    return open_case
+
+
+def images_beside(references: Path) -> Path | None:
+    """The folder of images of the data set whose root, or folder of labels, this is; None where it is neither."""
+    for images, labels in PAIRS:
+        root = references if (references / labels).is_dir() else references.absolute().parent
+        if (root / images).is_dir() and (root / labels).is_dir():
+            return root / images
+    return None
+
+
+def _files(path: Path, report: Report) -> Mapping[str, Path]:
+    if not path.is_file() and not suffix_of(path):
+        return find_scans(path)
+    return {case.name: path for case in report.cases if case.name == stem_of(path) or len(report.cases) == 1}
+
+
+def _images(path: Path, report: Report) -> dict[str, Path]:
+    if not path.exists():
+        raise MedsegError(f"images {path}: no such file or folder")
+    found = dict(_files(path, report))
+    names = {name: next((n for n in (name, name + FIRST_CHANNEL) if n in found), None) for name in _names(report)}
+    matched = {name: found[stem] for name, stem in names.items() if stem is not None}
+    if not matched:
+        first = report.cases[0].name
+        raise MedsegError(
+            f"images {path}: holds no image of the stem of a case, such as {first!r}{nearest(first, found)}"
+        )
+    return matched
+
+
+def _names(report: Report) -> list[str]:
+    return [case.name for case in report.cases]
+
+
+def _show(case: Ranked, scans: CaseScans, labels: Labels, voxels: int) -> ShownCase:
+    display = Display(scans, labels)
+    parts = parts_of(display, voxels)
+    return ShownCase(case, parts, display.anatomical, tuple(_notes(display, parts)))
+
+
+def _notes(display: Display, parts: list[Part]) -> list[str]:
+    scans, shape = display.scans, " x ".join(map(str, display.shape[display.flat :]))
+    notes = []
+    if len(parts) > 1:
+        notes.append(
+            f"The case has {shape} voxels, more than a page holds. All of it is shown coarsely: the mean of each cell, "
+            "and the label of the voxel in its middle, so that small objects can be missing. A part of it, where most "
+            "voxels are wrong, is shown at full resolution."
+        )
+    if scans.prediction is None:
+        notes.append("There is no prediction: the case scores the worst of everything.")
+    if scans.image is None:
+        notes.append("No image was given: the masks are shown alone.")
+    elif not display.colour and scans.image.channels > 1:
+        notes.append(f"Of the image's {scans.image.channels} channels the first is shown.")
+    if all(part.image is None or part.image.step == 1.0 for part in parts):
+        return notes
+    steps = {part.image.step for part in parts if part.image is not None}
+    return [*notes, f"Grey values are rounded to steps of {max(steps):.3g}."]
