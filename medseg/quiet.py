@@ -37,3 +37,5 @@ def quiet_mlflow() -> None:
         imported.set_telemetry_client()
     for name in ("alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It prints the trace of what it raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)

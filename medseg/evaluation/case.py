@@ -10,7 +10,7 @@ from medseg.datasets.check import open_label
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError
 from medseg.evaluation.families import FAMILIES, NUMBERS, Values, calibrate, counted, measure_surfaces
-from medseg.evaluation.metrics import MISSING, Counts, Scores
+from medseg.evaluation.metrics import MISSING, Counts, Scores, evaluate_pair
 from medseg.evaluation.pair import Lengths, Options, Pair
 from medseg.evaluation.surfaces import diagonal
 from medseg.scans.scan import Scan, open_scan
@@ -71,6 +71,8 @@ def score_case(
     expected = open_label(reference)
     if prediction is None:
         return _missing(name, expected, labels, options)
+    if labels.regions:
+        return _of_regions(name, prediction, reference, labels, options)
     pair = Pair(open_label(prediction), expected, labels, options)
     counts, borders = pair.count()
     values: dict[str, Values] = {label: dict(counted(counts, n, pair.lengths)) for n, label in pair.numbered}
@@ -89,6 +91,16 @@ def score_case(
     return CaseResult(name, counts, kept, whole)
 
 
+def _of_regions(name: str, prediction: Path, reference: Path, labels: Labels, options: Options) -> CaseResult:
+    """Each region against all else, as if it were the one label; the table is of the classes that they are made of."""
+    if options.wants("calibration"):
+        raise MedsegError("ece and brier need a probability for each class, and these are regions: leave them out")
+    alone = {r: score_case(name, prediction, reference, labels.region(r), options) for r in labels.regions}
+    counts = evaluate_pair(open_label(prediction), open_label(reference), labels)
+    values = {region: result.values[region] for region, result in alone.items()}
+    return CaseResult(name, counts, values, {"case_pixel_error": counts.pixel_error})
+
+
 def _columns(options: Options, lengths: Lengths, axes: int) -> dict[str, str]:
     """Of each value that is asked for, its column."""
     named = {metric.name: metric.column(lengths.unit, axes) for metric in options.metrics}
@@ -101,4 +113,4 @@ def _missing(name: str, reference: Scan, labels: Labels, options: Options) -> Ca
     axes = len(reference.shape)
     worst = diagonal(reference.shape, lengths.spacing)
     values = {m.column(lengths.unit, axes): worst if m.missing is None else m.missing for m in options.metrics}
-    return CaseResult(name, None, {label: dict(values) for label in labels.foreground}, {"case_pixel_error": 1.0})
+    return CaseResult(name, None, {label: dict(values) for label in labels.targets}, {"case_pixel_error": 1.0})

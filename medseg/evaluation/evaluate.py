@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from medseg.datasets.cases import find_scans, read_dataset
+from medseg.datasets.cases import find_scans
 from medseg.datasets.check import check_grid, open_label
 from medseg.datasets.labels import Labels, one_channel
+from medseg.datasets.layouts import read_dataset
+from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import GridError, MedsegError, OutputError, nearest
 from medseg.evaluation.case import score_case
 from medseg.evaluation.catalogue import Family, choose
@@ -75,12 +77,12 @@ class Wanted:
         by_label = (
             given
             if isinstance(given, Mapping)
-            else dict.fromkeys(labels.foreground if given is not None else (), given)
+            else dict.fromkeys(labels.targets if given is not None else (), given)
         )
         for name, value in by_label.items():
-            if name not in labels.foreground:
-                known = ", ".join(labels.foreground)
-                raise MedsegError(f"tolerance of {name!r}: the labels are {known}{nearest(name, labels.foreground)}")
+            if name not in labels.targets:
+                known = ", ".join(labels.targets)
+                raise MedsegError(f"tolerance of {name!r}: the labels are {known}{nearest(name, labels.targets)}")
             if value is None or not (math.isfinite(value) and value >= 0):
                 raise MedsegError(f"the tolerance of {name!r} is {value}: give a distance of 0 or more")
         return {name: float(value) for name, value in by_label.items() if value is not None}
@@ -100,7 +102,7 @@ def evaluate(
 
     Args:
         predictions: a folder of masks, or one mask.
-        references: a folder of label files (or a data set's root, whose ``labels/`` is meant), or one.
+        references: a folder of label files (or a data set's root, whose ``labels/`` or ``labelsTr/`` is meant), or one.
         labels: what the values mean. By default what ``inference.json`` beside the predictions says, else the
             ``dataset.json`` in or above the references, else every value but 0 that is found in the
             references is a class, named by its value.
@@ -114,7 +116,7 @@ def evaluate(
         OutputError: where results are there already or cannot be written.
     """
     wanted = wanted or Wanted()
-    references = references / "labels" if (references / "labels").is_dir() else references
+    references = next((references / f for _, f in PAIRS if (references / f).is_dir()), references)
     predicted, expected = _scans("predictions", predictions), _scans("references", references)
     if _single(predictions) and _single(references):
         predicted = {next(iter(expected)): predictions}
@@ -133,7 +135,7 @@ def evaluate(
         for name, path in expected.items()
     )
     extra = tuple(name for name in predicted if name not in expected)
-    report = Report(labels, cases, extra, _settings(wanted, options))
+    report = Report(labels, cases, extra, settings_of(wanted, options))
     if out is not None:
         try:
             report.write(out)
@@ -176,7 +178,7 @@ def _labels(known: Labels | None, references: Mapping[str, Path], instances: boo
             f"instances need one foreground label and background 0; here are {names}: leave out --instances, and ask "
             "for the family lesions, which looks at each label's components"
         )
-    return Labels(known.values, known.foreground, True, known.ignore), known.instances
+    return Labels(known.values, known.foreground, True, known.ignore, known.merged), known.instances
 
 
 def _probabilities(
@@ -215,7 +217,8 @@ def _check_grids(predicted: Mapping[str, Path], expected: Mapping[str, Path]) ->
         )
 
 
-def _settings(wanted: Wanted, options: Options) -> dict[str, Any]:
+def settings_of(wanted: Wanted, options: Options) -> dict[str, Any]:
+    """What was asked for, as a report keeps it."""
     return {
         "metrics": [metric.name for metric in options.metrics],
         "tolerance": dict(options.tolerance),

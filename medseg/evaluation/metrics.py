@@ -112,19 +112,19 @@ class Counts:
         """The share of voxels whose class is wrong, whatever the class; NaN where all are to be ignored."""
         return _share(self.voxels - int(np.trace(self.table)), self.voxels)
 
-    def reference_voxels(self, number: int) -> int:
-        """How many voxels the reference gives a class."""
-        return int(self.table[number].sum())
+    def reference_voxels(self, *numbers: int) -> int:
+        """How many voxels the reference gives a class, or several."""
+        return int(self.table[list(numbers)].sum())
 
-    def predicted_voxels(self, number: int) -> int:
-        """How many voxels the prediction gives a class."""
-        return int(self.table[:, number].sum())
+    def predicted_voxels(self, *numbers: int) -> int:
+        """How many voxels the prediction gives a class, or several."""
+        return int(self.table[:, list(numbers)].sum())
 
-    def scores(self, number: int) -> Scores:
-        """The metrics of class 1..K."""
-        both = int(self.table[number, number])
-        only_predicted = self.predicted_voxels(number) - both
-        only_reference = self.reference_voxels(number) - both
+    def scores(self, *numbers: int) -> Scores:
+        """The metrics of class 1..K, or of several taken for one, as a region's are."""
+        both = int(self.table[np.ix_(numbers, numbers)].sum())
+        only_predicted = self.predicted_voxels(*numbers) - both
+        only_reference = self.reference_voxels(*numbers) - both
         either = both + only_predicted + only_reference
         neither = self.voxels - either
         if either == 0:

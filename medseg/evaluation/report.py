@@ -95,7 +95,7 @@ class Report:
                 column: Spread.of(case.values[name].get(column, math.nan) for case in self.cases)
                 for column in self.averaged
             }
-            for name in self.labels.foreground
+            for name in self.labels.targets
         }
 
     def mean(self) -> dict[str, float]:
@@ -127,11 +127,11 @@ class Report:
         """One for each class of each case, with the columns of ``metrics.csv``."""
         return [
             {"case": case.name, "label": name}
-            | self._class(case, number)
+            | self._class(case, name)
             | {column: _json(case.whole.get(column, math.nan)) for column in self.whole}
             | {"missing": case.missing}
             for case in self.cases
-            for number, name in enumerate(self.labels.foreground, 1)
+            for name in self.labels.targets
         ]
 
     def write(self, folder: Path) -> None:
@@ -152,20 +152,19 @@ class Report:
         return table_of(self)
 
     def _case(self, case: CaseResult) -> dict[str, Any]:
-        numbered = enumerate(self.labels.foreground, 1)
         return {
             "case": case.name,
             "missing": case.missing,
             "pixel_error": _json(case.pixel_error),
             **_jsons(case.whole),
-            "labels": {name: self._class(case, number) for number, name in numbered},
+            "labels": {name: self._class(case, name) for name in self.labels.targets},
         }
 
-    def _class(self, case: CaseResult, number: int) -> dict[str, Any]:
-        values, counts = case.values[self.labels.foreground[number - 1]], case.counts
+    def _class(self, case: CaseResult, name: str) -> dict[str, Any]:
+        values, counts, classes = case.values[name], case.counts, self.labels.targets[name]
         return {column: _json(values.get(column, math.nan)) for column in self.columns} | {
-            "reference_voxels": None if counts is None else counts.reference_voxels(number),
-            "predicted_voxels": None if counts is None else counts.predicted_voxels(number),
+            "reference_voxels": None if counts is None else counts.reference_voxels(*classes),
+            "predicted_voxels": None if counts is None else counts.predicted_voxels(*classes),
         }
 
 

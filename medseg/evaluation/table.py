@@ -26,7 +26,7 @@ def table_of(report: Report) -> Table:
     from rich.table import Table
 
     table = Table(title=_title(report), title_justify="left", caption=_caption(report), caption_justify="left")
-    _few(report, table) if report.labels.classes <= FEW_LABELS else _many(report, table)
+    _few(report, table) if len(report.labels.targets) <= FEW_LABELS else _many(report, table)
     return table
 
 

@@ -34,6 +34,8 @@ ANSWER_SECONDS = 5.0
 
 SERVERS = ("http", "https")
 DATABASES = ("postgresql", "mysql", "mssql")
+_DRIVERS_WORDS = re.compile(r"^\(\w+(?:\.\w+)*Error\) (.+)$", re.MULTILINE)
+"""What a database's driver said, amid SQLAlchemy's words: «(sqlite3.OperationalError) database is locked»."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,7 @@ class Store:
         except MedsegError:
             raise
         except Exception as problem:
-            reason = (str(problem).strip() or type(problem).__name__).splitlines()[0]
-            raise MedsegError(f"the tracking store {self.shown} {what}: {reason}") from problem
+            raise MedsegError(f"the tracking store {self.shown} {what}: {_reason(problem)}") from problem
 
     def _check_server(self) -> None:
         try:
@@ -219,3 +220,10 @@ class Store:
             return set()
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+
+
+def _reason(problem: Exception) -> str:
+    """Why something failed, in one line."""
+    text = str(problem).strip() or type(problem).__name__
+    said = _DRIVERS_WORDS.search(text)
+    return said[1] if said else text.splitlines()[0]
