@@ -7,15 +7,17 @@ the command runs in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
 
 from medseg.errors import ConfigError
 from medseg.inference.settings import InferenceSettings
+from medseg.postprocessing.settings import Step
 from medseg.scans.preprocessing import Preprocessing
 from medseg.training.settings import TrainingSettings
 from medseg.yaml_source import YamlSource
@@ -35,12 +37,22 @@ class PhantomData(_Section):
 
 
 class Data(_Section):
-    """Labelled images: a folder with images/ and labels/ whose files match by stem."""
+    """Labelled images, in any of the layouts that are known."""
 
-    root: Path | None = Field(None, description="the folder; relative to where the command runs")
+    root: Path | None = Field(
+        None, description="the data set's folder, or a manifest (CSV or JSON); relative to where the command runs"
+    )
+    layout: Literal["manifest", "nnunet", "msd", "folders"] | None = Field(
+        None, description="how the files lie; null takes what is recognised, and says what"
+    )
     phantom: PhantomData | None = Field(None, description="make this phantom at root where there is none yet")
-    labels: dict[str, int] | None = Field(
-        None, description="label name: value in the files; null takes the data set's own dataset.json"
+    labels: dict[str, int | list[int]] | None = Field(
+        None,
+        description="label name: value in the files, or a list of values: one label, written as the first, or regions "
+        "where labels share values; null takes the data set's own dataset.json",
+    )
+    regions_class_order: list[int] | None = Field(
+        None, description="the value that is written for each region, later ones over earlier ones; as in nnU-Net"
     )
     foreground: list[str] | None = Field(
         None, description="the labels to segment, in the order of the classes; null takes all but the background"
@@ -48,6 +60,13 @@ class Data(_Section):
     instances: bool | None = Field(
         None, description="label files number their objects; every non-zero one is foreground"
     )
+    ignore: list[str] | None = Field(
+        None, description="labels whose voxels are neither learned from nor scored; null takes the one called ignore"
+    )
+    resample_channels: bool = Field(
+        False, description="channels in files of their own, on other grids, are resampled to the first one's"
+    )
+    exclude: list[str] = Field([], description="names of cases that are left out")
     train: list[str] | None = Field(None, description="names of the training cases; null takes what is left")
     validation: float | list[str] = Field(0.2, description="a fraction of the cases, drawn by the seed, or their names")
     test: float | list[str] = Field(0.0, description="cases kept away from training and validation")
@@ -58,7 +77,40 @@ class Loss(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: Literal["dice_bce", "dice_ce", "weighted_ce"] = "dice_bce"
+    name: Literal[
+        "dice_bce",
+        "dice_ce",
+        "dice_focal",
+        "ce",
+        "bce",
+        "weighted_ce",
+        "focal",
+        "ohem",
+        "generalized_dice",
+        "tversky",
+        "boundary",
+    ] = "dice_bce"
+
+
+class WebFile(_Section):
+    """A file behind a URL, and the digest that it must have."""
+
+    url: str
+    sha256: str = Field(description="64 digits in hex, of the whole file")
+
+    @field_validator("url")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        if not value.startswith("https://"):
+            raise ValueError("only https:// is fetched; a file on disk is given as pretrained: FILE")
+        return value
+
+    @field_validator("sha256")
+    @classmethod
+    def _digest(cls, value: str) -> str:
+        if not re.fullmatch("[0-9a-fA-F]{64}", value):
+            raise ValueError("a SHA-256 digest has 64 digits in hex (what sha256sum prints)")
+        return value.lower()
 
 
 class NetworkSpec(BaseModel):
@@ -68,6 +120,23 @@ class NetworkSpec(BaseModel):
 
     name: str
     dims: Literal[2, 3] = 2
+    pretrained: WebFile | Path | None = Field(
+        None, description="torchvision's weights to begin with: a file, or {url: https://..., sha256: ...}"
+    )
+
+    @field_validator("pretrained", mode="before")
+    @classmethod
+    def _file_or_url(cls, value: Any) -> Any:
+        if isinstance(value, str) and "://" in value:
+            raise ValueError("a URL goes with its digest: {url: https://..., sha256: ...}")
+        if value is not None and not isinstance(value, str | Path | WebFile | Mapping):
+            raise ValueError("a file is expected, or {url: https://..., sha256: ...}")
+        return value
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Name and arguments, as ``build_network`` takes them."""
+        return self.model_dump(exclude={"pretrained"})
 
 
 class Tracking(_Section):
@@ -78,6 +147,9 @@ class Tracking(_Section):
     )
     experiment: str | None = Field(None, description="MLflow's experiment; null takes the config's name")
     pictures: int = Field(4, ge=0, description="validation cases whose overlay is kept over time")
+    review: bool = Field(
+        True, description="at the end the best model's masks of the validation cases, all scores, and report.html"
+    )
 
 
 class Experiment(_Section):
@@ -95,6 +167,7 @@ class Experiment(_Section):
     )
     training: TrainingSettings = TrainingSettings()
     inference: InferenceSettings = InferenceSettings()
+    postprocessing: list[Step] = Field([], description="what medseg infer does to a mask after the network, in order")
     tracking: Tracking = Tracking()
 
     @classmethod
@@ -118,14 +191,22 @@ class Experiment(_Section):
 
     @staticmethod
     def json_schema() -> dict[str, Any]:
-        """The JSON Schema for editors, with the networks' names and arguments."""
-        from medseg.networks import NETWORKS, arguments_of
+        """The JSON Schema for editors, with the networks' names, and their and the losses' arguments."""
+        from medseg import networks
+        from medseg.training import losses
 
         schema = Experiment.model_json_schema()
-        network = schema["$defs"]["NetworkSpec"]
-        network["properties"]["name"]["enum"] = list(NETWORKS)
-        for name in NETWORKS:
-            for key, default in arguments_of(name).items():
-                example = list(default) if isinstance(default, tuple) else default
-                network["properties"].setdefault(key, {"title": key, "examples": [example]})
+        network, loss = (schema["$defs"][name]["properties"] for name in ("NetworkSpec", "Loss"))
+        network["name"]["enum"] = list(networks.NETWORKS)
+        for name in networks.NETWORKS:
+            _add_arguments(network, networks.arguments_of(name))
+        for name in losses.LOSSES:
+            _add_arguments(loss, losses.arguments_of(name))
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _add_arguments(properties: dict[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Puts arguments, with their defaults as examples, among a schema's properties."""
+    for key, default in arguments.items():
+        example = list(default) if isinstance(default, tuple) else default
+        properties.setdefault(key, {"title": key, "examples": [example]})

@@ -40,7 +40,7 @@ def read_json(path: Path, what: str, error: type[MedsegError] = MedsegError) -> 
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise error(f"{path} is missing: {what} belongs there") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise error(f"{path} is not readable as JSON ({problem}): {what} belongs there") from None
 
 

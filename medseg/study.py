@@ -8,6 +8,8 @@ A run's folder:
       metrics.csv       the curves
       last.ckpt         what --resume goes on from
       model/            the best model's package
+      validation/       its masks of the validation cases, their scores, and report.html
+  initial.json      digests of the weights that it began with, where it did not begin with drawn ones
       run.json          where the run is tracked
 """
 
@@ -22,28 +24,42 @@ from typing import Any
 import torch
 
 import medseg
-from medseg.datasets.cases import Case, DatasetInfo, digest, find_cases, read_dataset
-from medseg.datasets.check import check_case, open_label
+from medseg.data_section import expected_of, find_data, labels_of
+from medseg.datasets.cases import Case, digest
+from medseg.datasets.check import open_image, open_label
+from medseg.datasets.checks.finding import Expected
+from medseg.datasets.checks.run import check_dataset, used_only
 from medseg.datasets.labels import Labels
+from medseg.datasets.layouts import DataSet
 from medseg.datasets.split import Split, make_split
-from medseg.errors import ConfigError, OutputError, nearest
-from medseg.experiment import Data, Experiment
-from medseg.files import read_json, write_json, write_text
+from medseg.errors import ConfigError, MedsegError, OutputError
+from medseg.experiment import Experiment, WebFile
+from medseg.files import read_json, sha256_of, write_json, write_text
 from medseg.geometry import Footprint
+from medseg.inference.model import Model
 from medseg.networks import build_network
 from medseg.networks.network import Network
+from medseg.networks.pretrained import load_pretrained
+from medseg.networks.weight_files import cached, fetch
 from medseg.package import ModelCard, write_package
+from medseg.postprocessing.settings import check_steps
 from medseg.scans.preprocessing import Preprocessing
-from medseg.scans.scan import Scan, open_scan
+from medseg.scans.scan import Scan
 from medseg.tracking.pictures import overlay
 from medseg.tracking.run import Run
 from medseg.tracking.store import Store
 from medseg.training.augment import build_augmentation
+from medseg.training.census import counts_of
+from medseg.training.class_weights import fit_class_weights
+from medseg.training.finetune import initialise_from
 from medseg.training.fit import Fitted, Listeners, fit
-from medseg.training.losses import SegmentationLoss, build_loss
+from medseg.training.losses import build_loss
 from medseg.training.samples import SampleGeometry, TileSamples, TrainingCase
+from medseg.training.segmentation_loss import SegmentationLoss
+from medseg.training.task import check_task
 from medseg.training.validation import Validation, ValidationCase, Validator
 
+INITIAL = "initial.json"
 SAMPLE_CORE = {2: 196, 3: 44}
 """What a sample is learned from where no window is given: small enough that a batch fits, large enough to fill it."""
 
@@ -53,16 +69,14 @@ class OpenData:
     """A data set as an experiment sees it.
 
     Attributes:
-        root: its folder.
-        info: what ``dataset.json`` says, or None.
+        found: as it lies on the disk.
         labels: the config's, else the data set's.
         cases: every labelled case.
         split: theirs.
         preprocessing: fitted to the training scans.
     """
 
-    root: Path
-    info: DatasetInfo | None
+    found: DataSet
     labels: Labels
     cases: dict[str, Case]
     split: Split
@@ -76,33 +90,27 @@ class OpenData:
             MedsegError: for the first file or key that is wrong.
         """
         data = experiment.data
-        root = data_root(data)
-        info = read_dataset(root)
-        labels = labels_of(data, info, root)
-        patients = info.patients if info is not None else None
-        cases = {case.name: case for case in find_cases(root, patients=patients)}
+        found = find_data(data)
+        labels = labels_of(data, found.info, found.root)
+        cases = found.labelled()
         split = make_split(
             cases.values(), validation=data.validation, test=data.test, train=data.train, seed=experiment.seed
         )
-        used = [cases[name] for name in (*split.train, *split.validation)]
-        dims = experiment.network.dims
-        channels = open_scan(used[0].image).channels
-        for case in used:
-            check_case(case, labels, channels, dims)
-        training = [experiment.preprocessing.grid(open_scan(cases[n].image)) for n in split.train]
+        _check(found, expected_of(experiment, labels), split)
+        training = [experiment.preprocessing.grid(open_image(cases[n])) for n in split.train]
         normalize = experiment.preprocessing.normalize.fitted(training)
         fitted = experiment.preprocessing.model_copy(update={"normalize": normalize})
-        return cls(root, info, labels, cases, split, fitted)
+        return cls(found, labels, cases, split, fitted)
 
     @property
     def name(self) -> str:
         """The data set's own name, or its folder's."""
-        return (self.info.name if self.info is not None else "") or self.root.resolve().name
+        return self.found.name
 
     @property
     def channels(self) -> int:
         """Channels of the images."""
-        return open_scan(self.cases[self.split.train[0]].image).channels
+        return open_image(self.cases[self.split.train[0]]).channels
 
     @cached_property
     def digest(self) -> str:
@@ -127,52 +135,27 @@ class OpenData:
         return [ValidationCase(n, self._image(n), self._label(n)) for n in self.split.validation]
 
     def _image(self, name: str) -> Scan:
-        return open_scan(self.cases[name].image)
+        return open_image(self.cases[name])
 
     def _label(self, name: str) -> Scan:
         label = self.cases[name].label
         if label is None:
-            raise ConfigError(f"case {name} has no label in {self.root / 'labels'}")
+            raise ConfigError(f"case {name} has no label in {self.found.root}")
         return open_label(label)
 
 
-def data_root(data: Data) -> Path:
-    """The data set's folder; a phantom is made there where there is none yet.
+def _check(found: DataSet, expected: Expected, split: Split) -> None:
+    """Refuses cases that are not fit, test cases included, since a copy of one must not be trained on; tells the rest.
 
     Raises:
-        ConfigError: where neither a root nor a phantom is given, or the root does not exist.
+        MedsegError: with the first error and the number of them.
     """
-    if data.root is None and data.phantom is None:
-        raise ConfigError("data.root is missing: give the folder that holds images/ and labels/, as data.root=FOLDER")
-    root = data.root or Path("data") / f"phantom-{data.phantom.kind}"  # type: ignore[union-attr]
-    if root.exists():
-        return root
-    if data.phantom is None:
-        beside = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-        raise ConfigError(f"data.root {root} does not exist{nearest(root.name, beside)}")
-    from medseg.datasets.phantom import write_phantom
-
-    phantom = data.phantom
-    print(f"making {phantom.cases} cases of the phantom {phantom.kind} in {root}", file=sys.stderr)
-    return write_phantom(phantom.kind, root, phantom.cases, tuple(phantom.size), phantom.seed)
-
-
-def labels_of(data: Data, info: DatasetInfo | None, root: Path) -> Labels:
-    """The config's labels where it names them, else the data set's own.
-
-    Raises:
-        ConfigError: where neither says what the values in the label files mean.
-    """
-    known = data.labels or (dict(info.labels) if info is not None else None)
-    if known is None:
-        raise ConfigError(
-            f"{root} has no dataset.json and the config no data.labels: name the values in the label files, "
-            "as in labels: {background: 0, lesion: 1}"
-        )
-    own = info.label_map if info is not None else None
-    foreground = data.foreground or (own.foreground if own is not None and data.labels is None else ())
-    instances = data.instances if data.instances is not None else bool(own is not None and own.instances)
-    return Labels(known, tuple(foreground), instances)
+    parts = split.to_dict()
+    used = used_only(found, [name for names in parts.values() for name in names])
+    report = check_dataset(used, expected, {"the split": parts})
+    report.refuse(f"medseg check {found.path} lists them all")
+    for line in report.lines():
+        print(f"{found.name}: {line}", file=sys.stderr)
 
 
 def train(experiment: Experiment, folder: Path, device: torch.device, resume: bool = False) -> tuple[Path, Fitted]:
@@ -183,17 +166,22 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
         KeyboardInterrupt: on Ctrl-C; the folder can be resumed.
     """
     data = OpenData.open(experiment)
+    check_steps(experiment.postprocessing, data.labels, experiment.network.dims)
     loss = build_loss(experiment.loss.model_dump())
+    loss.learn_regions(data.labels)
     torch.manual_seed(experiment.seed)
     spec = {
-        **experiment.network.model_dump(),
+        **experiment.network.arguments,
         "in_channels": data.channels,
-        "out_channels": loss.channels(data.labels.classes),
+        "out_channels": loss.channels(len(data.labels.targets)),
     }
     network = build_network(spec)
+    check_task(network, experiment.training)
+    begun = _begin(experiment, network, folder, resume)
     geometry = SampleGeometry.of(network, window_of(experiment, network))
     inference = experiment.inference.resolved(network, list(geometry.window))
     samples = _samples(experiment, data, geometry, loss)
+    fit_class_weights(loss, data.labels.classes + 1, lambda: counts_of(samples.census))
     card = ModelCard(
         medseg=medseg.__version__,
         network=spec,
@@ -201,12 +189,14 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
         labels=data.labels.to_dict(),
         preprocessing=data.preprocessing,
         inference=inference,
+        postprocessing=experiment.postprocessing,
+        channel_files=data.found.channel_files,
         window=list(geometry.window),
     )
     write_text(folder / "experiment.yaml", experiment.to_yaml())
     write_json(folder / "split.json", data.split.to_dict())
     with _tracked(experiment, data, folder, device, resume) as run:
-        listeners = _Listeners(run, folder, card, data, experiment.seed)
+        listeners = _Listeners(run, folder, card, data, experiment.seed, begun)
         validator = Validator(
             data.validation(),
             data.labels,
@@ -230,7 +220,29 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
         run.tags({"stopped": fitted.reason})
         run.artifact(folder / "model", "model")
         run.artifact(folder / "metrics.csv")
+        if experiment.tracking.review:
+            _review(data, folder, device, fitted, run)
     return folder / "model", fitted
+
+
+def _review(data: OpenData, folder: Path, device: torch.device, fitted: Fitted, run: Run) -> None:
+    """Looks back at the best model; whatever stands in the way of it costs no training."""
+    from medseg.tracking.review import review
+
+    about = {
+        "data set": data.name,
+        "validation cases": str(len(data.split.validation)),
+        "steps": str(fitted.steps),
+        "stopped by": fitted.reason,
+    }
+    try:
+        model = Model.load(folder / "model", device)
+        found = review(model, [data.cases[name] for name in data.split.validation], folder, folder.name, about)
+        found.log(run, fitted.steps)
+    except (MedsegError, OSError) as error:
+        print(f"the model is whole, but its validation cases were not looked at again: {error}", file=sys.stderr)
+    else:
+        print(f"report: {found.page}", file=sys.stderr)
 
 
 def window_of(experiment: Experiment, network: Network) -> tuple[int, ...]:
@@ -261,8 +273,43 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
             f"{folder} holds a run already ({', '.join(held)}): --resume {folder} continues it, --overwrite replaces it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("last.ckpt", "metrics.csv", "run.json"):
+    for name in ("last.ckpt", "metrics.csv", "run.json", INITIAL):
         (folder / name).unlink(missing_ok=True)
+
+
+def _begin(experiment: Experiment, network: Network, folder: Path, resume: bool) -> dict[str, Any]:
+    """Puts the weights into the network that the config names, and says so; a run that goes on has its own already.
+
+    Returns:
+        their digests, which the package keeps.
+
+    Raises:
+        MedsegError: where they cannot be had, or do not fit.
+    """
+    where, begun = folder / INITIAL, {}
+    if resume and (folder / "last.ckpt").exists():
+        return dict(read_json(where, "what the run began with")) if where.exists() else {}
+    if experiment.network.pretrained is not None:
+        path = _weights(experiment.network.pretrained)
+        taken = load_pretrained(network, path)
+        print(f"network.pretrained: {taken}", file=sys.stderr)
+        begun["pretrained"] = {"kind": taken.kind, "sha256": sha256_of(path)}
+    if experiment.training.init_from is not None:
+        inherited = initialise_from(network, experiment.training.init_from)
+        print(f"training.init_from: {inherited}", file=sys.stderr)
+        begun["init_from"] = {"name": inherited.name, "sha256": inherited.sha256}
+    if begun:
+        write_json(where, begun)
+    return begun
+
+
+def _weights(pretrained: WebFile | Path) -> Path:
+    """The file of pretrained weights, fetched where it is a URL's and not yet here."""
+    if isinstance(pretrained, Path):
+        return pretrained
+    if not cached(pretrained.sha256).exists():
+        print(f"fetching {pretrained.url}", file=sys.stderr)
+    return fetch(pretrained.url, pretrained.sha256)
 
 
 def _samples(experiment: Experiment, data: OpenData, geometry: SampleGeometry, loss: SegmentationLoss) -> TileSamples:
@@ -274,7 +321,7 @@ def _samples(experiment: Experiment, data: OpenData, geometry: SampleGeometry, l
         build_augmentation(experiment.augmentation, len(geometry.window)),
         experiment.seed,
         settings.foreground_oversampling,
-        loss.needs_weight_map,
+        loss,
     )
 
 
@@ -306,6 +353,7 @@ class _Listeners:
     card: ModelCard
     data: OpenData
     seed: int
+    begun: dict[str, Any]
 
     def validated(self, validation: Validation, step: int) -> None:
         self.run.table("validation", [score.row() for score in validation.scores], step)
@@ -320,6 +368,7 @@ class _Listeners:
             "dataset_digest": self.data.digest,
             "seed": self.seed,
             "step": step,
+            **self.begun,
             **metrics,
         }
         write_package(self.folder / "model", network, self.card.model_copy(update={"training": training}))

@@ -34,7 +34,7 @@ def medseg(*arguments: str | Path) -> str:
 def picture(large: Path, out: Path, path: Path) -> None:
     """The middle of the large scan: image, reference, prediction, errors."""
     from medseg import Box, open_scan
-    from medseg.datasets.cases import read_dataset
+    from medseg.datasets.layouts import read_dataset
     from medseg.tracking.pictures import overlay
 
     info = read_dataset(large)

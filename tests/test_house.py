@@ -14,7 +14,7 @@ FLOORS = [
     {"datasets", "package", "evaluation", "inference", "postprocessing"},
     {"tracking"},
     {"training"},
-    {"experiment"},
+    {"experiment", "data_section"},
     {"study"},
     {"cli", "__main__"},
 ]

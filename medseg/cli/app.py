@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from medseg import __version__
-from medseg.cli import data, evaluate, infer, networks, train, ui
+from medseg.cli import check, compare, data, evaluate, infer, networks, postprocess, train, ui
 from medseg.errors import MedsegError, shorten
 
 app = typer.Typer(
@@ -24,9 +24,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("infer")(infer.infer)
+app.command("postprocess")(postprocess.postprocess)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("ui")(ui.ui)
 app.command("networks")(networks.networks)
 app.command("phantom")(data.phantom)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
+from medseg.cli.series import SERIES, SERIES_FILTER, chosen, listing_series
 from medseg.errors import ConfigError
 
 
@@ -30,13 +31,16 @@ def phantom(
 
 def info(
     scan: Annotated[Path, typer.Argument(metavar="SCAN", help="Any scan that medseg reads.")],
+    series: Annotated[Optional[str], typer.Option(metavar="UID", help=SERIES)] = None,
+    series_filter: Annotated[Optional[str], typer.Option(metavar="'KEY=VALUE, ...'", help=SERIES_FILTER)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print a scan's axes, shape, spacing, orientation, type and range."""
+    """Print a scan's axes, shape, spacing, orientation, type and range, or the list of a folder's DICOM series."""
     from medseg.scans.info import describe
     from medseg.scans.scan import open_scan
 
-    described = describe(open_scan(scan))
+    with listing_series():
+        described = describe(open_scan(scan, series=chosen(series, series_filter)))
     if as_json:
         print(json.dumps(described, indent=2))
         return

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, OutputError
+
+if TYPE_CHECKING:
+    from medseg.evaluation.report import Report
 
 
 class Segments(StrEnum):
@@ -52,6 +56,13 @@ def evaluate(
         bool,
         typer.Option("--predicted-only", help="Leave out references without a prediction; else they score the worst."),
     ] = False,
+    images: Annotated[
+        Optional[Path],
+        typer.Option(
+            help="The folder of images, for report.html beside metrics.json. Default: that of the references' data set."
+        ),
+    ] = None,
+    html: Annotated[bool, typer.Option("--html/--no-html", help="Write report.html where there are images.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace metrics that the folder holds.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
@@ -67,15 +78,49 @@ def evaluate(
         objects=segments is Segments.objects,
         probabilities=probabilities,
     )
+    page = _page(output, images, overwrite) if html else None
     report = evaluate_folders(
         predictions, references, out=output, wanted=wanted, predicted_only=predicted_only, overwrite=overwrite
     )
+    if page is not None:
+        _write_page(page, report, predictions, references, images)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
         return
     from rich.console import Console
 
     Console(width=None if Console().is_terminal else 120).print(report.table())
+
+
+def _page(output: Path | None, images: Path | None, overwrite: bool) -> Path | None:
+    """Where the page goes; None where nothing is written."""
+    if images is not None and not images.exists():
+        raise MedsegError(f"images {images}: no such file or folder")
+    if output is None:
+        if images is not None:
+            raise MedsegError(f"--images {images} is for report.html: say with -o where it goes")
+        return None
+    path = output / "report.html"
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists: choose another folder, or replace it with --overwrite")
+    return path
+
+
+def _write_page(path: Path, report: Report, predictions: Path, references: Path, images: Path | None) -> None:
+    """Writes the page of an evaluation whose images are known."""
+    from medseg.tracking.html.page import Page
+    from medseg.tracking.html.shown import files_opener, images_beside, show_cases
+
+    images = images or images_beside(references)
+    if images is None:
+        return
+    shown = show_cases(report, files_opener(report, predictions, references, images))
+    about = {"predictions": predictions.name, "references": references.name}
+    try:
+        Page(report, shown, f"Evaluation of {predictions.resolve().name}", about).write(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    print(f"report: {path}", file=sys.stderr)
 
 
 def _tolerance(text: str) -> float | dict[str, float]:

@@ -151,7 +151,11 @@ def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options:
     from medseg.inference.source import Source
     from medseg.scans.scan import suffix_of
 
-    outputs = name_outputs(sources, folder, format, chain_of(model, options).dtype(model.labels.dtype).itemsize)
+    label_bytes = chain_of(model, options).dtype(model.labels.dtype).itemsize
+    channels = model.card.channel_files
+    sources = sources if channels is None else channels.firsts(sources)
+    name_of = None if channels is None else channels.case_of
+    outputs = name_outputs(sources, folder, format, label_bytes, name_of=name_of)
     for source, target in zip(sources, outputs, strict=True):
         if outgrown(source, target, format):
             print(

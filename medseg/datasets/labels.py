@@ -4,6 +4,11 @@ Files hold values (``membrane: 0, cell: 255``), networks predict classes: 0 for 
 foreground labels in their order. Masks carry a data set's own values, so they compare with its references as
 they are. Voxels of a label that is to be ignored are :data:`IGNORED`: nothing is learned from them, nothing is scored
 there, and no network predicts them.
+
+Regions are labels that overlap, such as BraTS' whole tumour, core and enhancing tumour: every value is a class, a
+region is a set of classes with an output channel of its own, and a mask holds one value a voxel all the same
+(:mod:`medseg.datasets.declared` makes them).
+
 Legend: C channels, K foreground classes, n voxels.
 """
 
@@ -27,6 +32,7 @@ IGNORED = -1
 """The class of voxels that don't count. Class maps are signed where there may be some: no count of classes meets it."""
 LOWEST, HIGHEST = -(2**31), 2**32 - 1
 """The values that a label may have: whatever some integer type of at most 32 bits holds."""
+_KEYS = ("values", "foreground", "instances", "ignore", "merged", "regions")
 _SHOWN = 6
 _UNDECLARED = -2
 
@@ -43,29 +49,61 @@ class Labels:
             class.
         ignore: the labels whose voxels don't count. By default the one called «ignore», as nnU-Net has it, unless it is
             foreground.
+        merged: further values in the files of labels, read as their own and never written.
+        regions: the foreground labels of each region, the one that is written first; empty where labels don't overlap.
 
     Raises:
         MedsegError: where labels share a value, a name or value is not fit, the foreground is empty or unknown, or
-            what is to be ignored is unknown, foreground, or the background.
+            what is to be ignored is unknown, foreground, or the background, or a region is empty or of unknown labels.
     """
 
     values: Mapping[str, int]
     foreground: tuple[str, ...] = field(default=())
     instances: bool = False
     ignore: tuple[str, ...] = field(default=())
+    merged: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", dict(self.values))
+        object.__setattr__(self, "merged", {name: tuple(more) for name, more in self.merged.items() if more})
+        object.__setattr__(self, "regions", {name: tuple(parts) for name, parts in self.regions.items()})
         self._check_values()
         object.__setattr__(self, "ignore", tuple(self.ignore) or self._default_ignore())
         self._check_ignore()
         object.__setattr__(self, "foreground", tuple(self.foreground) or self._default_foreground())
         self._check_foreground()
+        self._check_regions()
 
     @property
     def classes(self) -> int:
         """The number of foreground classes, K."""
         return len(self.foreground)
+
+    @cached_property
+    def targets(self) -> dict[str, tuple[int, ...]]:
+        """What is segmented and scored, with its classes: the foreground labels, one class each, or the regions."""
+        numbers = {name: number for number, name in enumerate(self.foreground, 1)}
+        if not self.regions:
+            return {name: (number,) for name, number in numbers.items()}
+        return {name: tuple(numbers[part] for part in parts) for name, parts in self.regions.items()}
+
+    @cached_property
+    def written(self) -> tuple[int, ...]:
+        """The class that each region's channel is written as, a later one over an earlier one; () without regions."""
+        return tuple(classes[0] for classes in self.targets.values()) if self.regions else ()
+
+    def region(self, name: str) -> Labels:
+        """A region alone, against all else: the one foreground label of the same files."""
+        parts = self.regions[name]
+        first, *more = (self.values[part] for part in parts)
+        rest = [self.values[part] for part in self.values if part not in (*parts, *self.ignore)]
+        rest = [value for value in rest if value != self.background_value]
+        values = {BACKGROUND: self.background_value, name: first} | {part: self.values[part] for part in self.ignore}
+        further = {part: some for part, some in self.merged.items() if part in self.ignore}
+        behind = [value for part, some in self.merged.items() if part not in (*parts, *self.ignore) for value in some]
+        merged = {BACKGROUND: (*rest, *behind), name: tuple(more), **further}
+        return Labels(values, (name,), False, self.ignore, merged)
 
     @cached_property
     def background_value(self) -> int:
@@ -74,7 +112,7 @@ class Labels:
         rest = {name: value for name, value in self.values.items() if name not in taken}
         if rest:
             return rest.get(BACKGROUND, min(rest.values()))
-        used = set(self.values.values())
+        used = {*self.values.values(), *(value for more in self.merged.values() for value in more)}
         return next(value for value in range(len(used) + 1) if value not in used)
 
     @cached_property
@@ -108,7 +146,7 @@ class Labels:
         """
         whole = _whole(raw, name)
         if self.instances:
-            ignored = np.isin(whole, [self.values[label] for label in self.ignore])
+            ignored = np.isin(whole, [value for value, code in self._codes.items() if code == IGNORED])
             return np.where(ignored, IGNORED, whole != 0).astype(self.class_dtype)
         codes = (
             self._table(whole.dtype)[whole.view(_unsigned(whole.dtype))] if whole.itemsize <= 2 else self._search(whole)
@@ -137,6 +175,8 @@ class Labels:
             "foreground": list(self.foreground),
             "instances": self.instances,
             "ignore": list(self.ignore),
+            "merged": {name: list(more) for name, more in self.merged.items()},
+            "regions": {name: list(parts) for name, parts in self.regions.items()},
         }
 
     @classmethod
@@ -149,20 +189,23 @@ class Labels:
         if not isinstance(content, Mapping) or not isinstance(content.get("values"), Mapping):
             raise MedsegError("labels must be an object with values: {name: number}")
         for key in content:
-            if key not in ("values", "foreground", "instances", "ignore"):
-                raise MedsegError(f"labels have no key {key!r}: values, foreground, instances and ignore are allowed")
+            if key not in _KEYS:
+                raise MedsegError(f"labels have no key {key!r}: {', '.join(_KEYS)} are allowed")
         foreground, ignore = content.get("foreground") or (), content.get("ignore") or ()
         instances = content.get("instances", False)
         lists = isinstance(foreground, list | tuple) and isinstance(ignore, list | tuple)
         if not lists or not isinstance(instances, bool):
             raise MedsegError("labels: foreground and ignore must be lists of names and instances true or false")
-        return cls(content["values"], tuple(foreground), instances, tuple(ignore))
+        merged, regions = (_lists(content, key) for key in ("merged", "regions"))
+        return cls(content["values"], tuple(foreground), instances, tuple(ignore), merged, regions)
 
     def _check_values(self) -> None:
         if not self.values:
             raise MedsegError("labels are empty: name at least one, as in labels: {background: 0, lesion: 1}")
         seen: dict[int, str] = {}
-        for name, value in self.values.items():
+        further = [(name, value) for name, more in self.merged.items() for value in more]
+        self._check_names("merged label", tuple(self.merged))
+        for name, value in [*self.values.items(), *further]:
             if not isinstance(name, str) or not name.strip():
                 raise MedsegError(f"label {name!r} (value {value}) has no name: labels are {{name: value}}")
             if isinstance(value, bool) or not isinstance(value, int) or not LOWEST <= value <= HIGHEST:
@@ -208,11 +251,23 @@ class Labels:
                 f"background {self.background_value}"
             )
 
+    def _check_regions(self) -> None:
+        for name, parts in self.regions.items():
+            if not parts:
+                raise MedsegError(f"region {name!r} has no label: name those that it is made of")
+            for part in parts:
+                if part not in self.foreground:
+                    known = ", ".join(self.foreground)
+                    raise MedsegError(f"region {name!r} has the label {part!r}, which is none of {known}")
+        if self.regions and self.instances:
+            raise MedsegError("instances: true goes with one label, not with regions")
+
     @cached_property
     def _codes(self) -> dict[int, int]:
         codes = dict.fromkeys([*self.values.values(), self.background_value], 0)
         codes |= {self.values[name]: number for number, name in enumerate(self.foreground, 1)}
-        return codes | {self.values[name]: IGNORED for name in self.ignore}
+        codes |= {self.values[name]: IGNORED for name in self.ignore}
+        return codes | {value: codes[self.values[name]] for name, more in self.merged.items() for value in more}
 
     @cached_property
     def _tables(self) -> dict[np.dtype, NDArray]:
@@ -239,9 +294,17 @@ class Labels:
         found = np.unique(wrong)
         shown = ", ".join(str(v) for v in found[:_SHOWN]) + (" ..." if len(found) > _SHOWN else "")
         known = list(self.values.items())
-        declared = ", ".join(f"{n}: {v}" for n, v in known[:20]) + (" ..." if len(known) > 20 else "")
+        values = {n: [v, *self.merged[n]] if n in self.merged else v for n, v in known[:20]}
+        declared = ", ".join(f"{n}: {v}" for n, v in values.items()) + (" ..." if len(known) > 20 else "")
         plural = "values" if len(found) > 1 else "value"
         return f"{name} holds the undeclared label {plural} {shown}: labels are {declared}; declare it or mend the file"
+
+
+def _lists(content: Mapping[str, Any], key: str) -> dict[str, tuple[Any, ...]]:
+    given = content.get(key) or {}
+    if not isinstance(given, Mapping) or not all(isinstance(some, list | tuple) for some in given.values()):
+        raise MedsegError(f"labels: {key} must be an object of lists")
+    return {name: tuple(some) for name, some in given.items()}
 
 
 def one_channel(raw: NDArray, name: str) -> NDArray:

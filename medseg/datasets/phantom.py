@@ -11,9 +11,10 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.datasets.cases import DATASET, IMAGES, LABELS, DatasetInfo
+from medseg.datasets.cases import IMAGES, LABELS
 from medseg.datasets.cells2d import Cells2d
 from medseg.datasets.labels import Labels
+from medseg.datasets.layouts import DATASET, DatasetInfo
 from medseg.datasets.noise import seed_of
 from medseg.datasets.organs3d import Grid, Organs3d
 from medseg.errors import MedsegError, OutputError, nearest

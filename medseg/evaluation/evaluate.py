@@ -75,9 +75,7 @@ class Wanted:
     def _tolerances(self, labels: Labels) -> dict[str, float]:
         given = self.tolerance
         by_label = (
-            given
-            if isinstance(given, Mapping)
-            else dict.fromkeys(labels.targets if given is not None else (), given)
+            given if isinstance(given, Mapping) else dict.fromkeys(labels.targets if given is not None else (), given)
         )
         for name, value in by_label.items():
             if name not in labels.targets:

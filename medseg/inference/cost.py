@@ -174,7 +174,7 @@ def _blocked_bytes(x: Tensor) -> int:
 
 
 def measure_forward(network: Network, window: Sequence[int], batch: int = 1, amp: bool = False) -> Sample:
-    """Runs (N, C, \\*window) of noise through ``network.core`` where it lives."""
+    """Runs (N, C, \\*window) of noise through the network where it lives."""
     device = _device(network)
     x = torch.rand((batch, network.in_channels, *window), device=device).to(_dtype(network))
     x = x.contiguous(memory_format=CHANNELS_LAST[network.dims])
@@ -183,7 +183,7 @@ def measure_forward(network: Network, window: Sequence[int], batch: int = 1, amp
     with torch.inference_mode(), mixed, peak_of(device) as peak:
         while len(seconds) < REPETITIONS and sum(seconds) < ENOUGH_SECONDS:
             begun = time.perf_counter()
-            network.core(x)
+            network(x)
             synchronize(device)
             seconds.append(time.perf_counter() - begun)
     return Sample(min(seconds), peak())

@@ -20,9 +20,12 @@ class Decoder:
 
     ``sigmoid``: one channel for each foreground class (K = F); the largest of those at least 0.5, else background.
     ``softmax``: background and the foreground classes (K = F + 1); the largest.
+    ``sigmoid`` of regions: one channel for each region; of those at least 0.5 the last, as the class that ``written``
+    has for it, as nnU-Net does (documentation/region_based_training.md).
     """
 
     activation: Activation = "softmax"
+    written: tuple[int, ...] = ()
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(K, \\*n) → (K, \\*n) in [0, 1]."""
@@ -39,5 +42,10 @@ class Decoder:
     def _decide(self, scores: Tensor, threshold: float) -> Tensor:
         if self.activation == "softmax":
             return scores.argmax(0).to(torch.uint8)
+        if self.written:
+            classes = torch.zeros(scores.shape[1:], dtype=torch.uint8, device=scores.device)
+            for region, number in zip(scores, self.written, strict=True):
+                classes[region >= threshold] = number
+            return classes
         best, channel = scores.max(0)
         return torch.where(best >= threshold, channel + 1, 0).to(torch.uint8)

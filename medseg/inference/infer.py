@@ -25,7 +25,6 @@ from medseg.files import digest_of, partial_of
 from medseg.geometry import Tiling
 from medseg.inference.budget import Budget
 from medseg.inference.cost import Forward
-from medseg.inference.decode import Decoder
 from medseg.inference.emit import Output
 from medseg.inference.journal import Journal, Terms, journal_of
 from medseg.inference.lock import held
@@ -222,7 +221,7 @@ class Job:
         sinks = [self._sink(path, plan, **how) for path in self.outputs]
         labels = self.model.labels
         shares = sinks[1] if len(sinks) > 1 else None
-        return Output(sinks[0], Decoder(self.model.card.activation), labels.decode, shares, self.options.part)
+        return Output(sinks[0], self.model.decoder, labels.decode, shares, self.options.part)
 
     def _sink(self, path: Path, plan: Plan, **how: bool) -> MaskSink:
         """The sink of one of the outputs."""

@@ -11,6 +11,7 @@ import torch
 from medseg.datasets.labels import Labels
 from medseg.geometry import Box
 from medseg.inference.budget import Budget
+from medseg.inference.decode import Decoder
 from medseg.inference.segment import prepare
 from medseg.inference.settings import InferenceSettings
 from medseg.inference.tta import Turns
@@ -47,6 +48,11 @@ class Model:
     def labels(self) -> Labels:
         """What the masks' values mean."""
         return self.card.label_map
+
+    @property
+    def decoder(self) -> Decoder:
+        """How the network's channels become classes."""
+        return Decoder(self.card.activation, self.labels.written)
 
 
 @dataclass(frozen=True)

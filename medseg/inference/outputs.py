@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from medseg.datasets.cases import natural_key
+from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import MedsegError, OutputError, ScanError, nearest
-from medseg.scans.dicom_series import sources_in
+from medseg.scans.dicom_series import files_in, sources_in
 from medseg.scans.scan import READERS, SUFFIXES, open_scan, stem_of, suffix_of
 
 PROBABILITIES = "probabilities"
@@ -65,6 +66,7 @@ def name_outputs(
     format: str,
     label_bytes: int = 1,
     size_of: Callable[[Path], int] = voxels_of,
+    name_of: Callable[[Path], str] | None = None,
 ) -> list[Path]:
     """The output of each source: ``folder/stem.suffix``; sources that share a stem keep their tree below it.
 
@@ -75,17 +77,19 @@ def name_outputs(
             compressed stream (:func:`outgrown` tells which those are).
         label_bytes: of one label.
         size_of: tells a scan's voxels; asked only of those that «auto» would write as a stream.
+        name_of: tells what a scan is called; its stem by default.
 
     Raises:
         OutputError: for an unknown format, or where two sources would still share an output.
     """
     if format != "auto" and format not in FORMATS:
         raise OutputError(f"format {format!r} is none of auto, {', '.join(FORMATS)}{nearest(format, FORMATS)}")
-    stems = Counter(_stem(source) for source in sources)
+    named = name_of or _stem
+    stems = Counter(named(source) for source in sources)
     parents = _common_parent(sources)
     outputs = []
     for source in sources:
-        stem = _stem(source)
+        stem = named(source)
         tree = source.absolute().parent.relative_to(parents) if stems[stem] > 1 else Path()
         outputs.append(folder / tree / (stem + _suffix(source, format, label_bytes, size_of)))
     twice = [path for path, count in Counter(outputs).items() if count > 1]
@@ -133,9 +137,12 @@ def _is_scan(path: Path) -> bool:
 
 
 def _below(folder: Path) -> list[Path]:
-    if (folder / "images").is_dir() and (folder / "labels").is_dir():
-        raise MedsegError(f"{folder} is a data set; its labels are no input: give {folder / 'images'}")
+    for images, labels in PAIRS:
+        if (folder / images).is_dir() and (folder / labels).is_dir():
+            raise MedsegError(f"{folder} is a data set; its labels are no input: give {folder / images}")
     found = _scans_below(folder)
+    if not found and files_in(folder):
+        return [folder]  # to be told what its DICOM files are
     if not found:
         raise ScanError(f"{folder} holds no scan that medseg can read (DICOM, {', '.join(sorted(SUFFIXES))})")
     return found

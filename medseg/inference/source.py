@@ -37,7 +37,7 @@ class Source:
         Raises:
             MedsegError: for a scan that cannot be read or that the model cannot take.
         """
-        scan = open_scan(path, series=series)
+        scan = _opened(path, model, series)
         check_channels(scan, model.network)
         found = fingerprint(*files_of(scan, path))
         return cls(path, found, scan, model.card.preprocessing.remembered_view(scan, found))
@@ -45,7 +45,7 @@ class Source:
     @classmethod
     def glance(cls, path: Path, model: Model, series: SeriesChoice | None = None) -> Source:
         """As :meth:`open`, from the header alone: for a plan before anything is read."""
-        scan = open_scan(path, series=series)
+        scan = _opened(path, model, series)
         check_channels(scan, model.network)
         return cls(path, fingerprint(*files_of(scan, path)), scan, model.card.preprocessing.grid(scan))
 
@@ -61,6 +61,14 @@ class Source:
                 f"{self.path} has changed or vanished while it was segmented: its mask is left unfinished; "
                 "put the scan back, or start again with --overwrite"
             )
+
+
+def _opened(path: Path, model: Model, series: SeriesChoice | None) -> Scan:
+    """A file's scan, with the files of its other channels where the model's scans lie in several."""
+    channels = model.card.channel_files
+    if channels is not None and len(channels.files(path)) > 1:
+        return channels.open(path)
+    return open_scan(path, series=series)
 
 
 def files_of(scan: Scan, path: Path) -> tuple[Path, ...]:

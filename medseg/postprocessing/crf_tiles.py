@@ -83,13 +83,13 @@ class Refinement:
                 report(number, len(tiles))
 
     def _decoder(self, probabilities: Scan) -> Decoder:
-        found, classes = probabilities.channels, self.labels.classes
-        if found not in (classes, classes + 1):
+        found, classes = probabilities.channels, len(self.labels.targets)
+        if found not in (classes, classes if self.labels.regions else classes + 1):
             raise GridError(
                 f"{probabilities.name} has {found} channels and the masks {classes} foreground labels: probabilities "
                 f"have {classes} (sigmoid) or {classes + 1} (softmax), as medseg infer --probabilities writes them"
             )
-        return Decoder("softmax" if found == classes + 1 else "sigmoid")
+        return Decoder("softmax" if found == classes + 1 else "sigmoid", self.labels.written)
 
     def _tiles(self, shape: tuple[int, ...], across: int | None) -> Iterator[Box]:
         yield from boxes(shape, [1 if axis == across else self.tile for axis in range(len(shape))])
@@ -111,7 +111,7 @@ class Refinement:
         return torch.from_numpy(np.ascontiguousarray(flat, np.float32)).to(self.device)
 
     def _field(self, image: Tensor, given: Tensor) -> Tensor:
-        if given.shape[0] == self.labels.classes + 1:
+        if given.shape[0] == len(self.labels.targets) + 1:
             return self.crf.refine(image, given)
         pairs = (self.crf.refine(image, torch.stack([1 - share, share])) for share in given)
         return torch.stack([pair[1] for pair in pairs])

@@ -104,7 +104,7 @@ def fit(
 
 def metric_names(validator: Validator) -> list[str]:
     """The validation metrics' names, in the order of ``metrics.csv``."""
-    dice = [f"val/dice/{label}" for label in validator.labels.foreground]
+    dice = [f"val/dice/{label}" for label in validator.labels.targets]
     return ["val/loss", *dice, "val/dice_mean"]
 
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from medseg.datasets.labels import IGNORED
 from medseg.inference.decode import Activation
 from medseg.training.class_weights import ClassWeights, WeightRule
-from medseg.training.segmentation_loss import SegmentationLoss, counted, one_channel_each
+from medseg.training.segmentation_loss import SegmentationLoss, counted
 from medseg.training.weightmap import border_weights, instances_from_classes
 
 
@@ -40,7 +40,7 @@ class CrossEntropy(SegmentationLoss):
         """(N, K, \\*core) float32, (N, \\*core) → (N, \\*core), whatever where a voxel doesn't count."""
         if self.activation == "softmax":
             return functional.cross_entropy(logits, target.long(), reduction="none", ignore_index=IGNORED)
-        reference = one_channel_each(target, 1, logits.shape[1])
+        reference = self.reference(target, logits.shape[1])
         return functional.binary_cross_entropy_with_logits(logits, reference, reduction="none").mean(1)
 
     def chosen(self, losses: Tensor, counts: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class Focal(CrossEntropy):
     def voxels(self, logits: Tensor, target: Tensor) -> Tensor:
         """As cross-entropy's: of a softmax's channels all but the reference's are 0, sigmoids' are averaged."""
         first = 0 if self.activation == "softmax" else 1
-        losses: Tensor = self.focal(logits, one_channel_each(target, first, logits.shape[1]))
+        losses: Tensor = self.focal(logits, self.reference(target, logits.shape[1], first))
         return losses.sum(1) if self.activation == "softmax" else losses.mean(1)
 
 

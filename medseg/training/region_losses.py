@@ -19,7 +19,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from medseg.inference.decode import Activation
-from medseg.training.segmentation_loss import SegmentationLoss, counted, one_channel_each
+from medseg.training.segmentation_loss import SegmentationLoss, counted
 
 NEXT_TO_NOTHING = 1e-20
 """The s of generalized Dice: its sums are about 1 / n, so that MONAI's 1e-5 would outweigh a class of 10^5 voxels."""
@@ -37,9 +37,9 @@ class RegionLoss(SegmentationLoss):
         counts, logits = counted(target).unsqueeze(1), logits.float()
         if self.activation == "softmax":
             first = 0 if background else 1
-            p, g = logits.softmax(1)[:, first:], one_channel_each(target, first, logits.shape[1] - first)
+            p, g = logits.softmax(1)[:, first:], self.reference(target, logits.shape[1] - first, first)
         else:
-            p, g = logits.sigmoid(), one_channel_each(target, 1, logits.shape[1])
+            p, g = logits.sigmoid(), self.reference(target, logits.shape[1])
             if background:
                 p, g = torch.cat([p, (-logits).sigmoid()], 1), torch.cat([g, counts.float() - g], 1)
         return torch.where(counts, p, 0), g
@@ -126,8 +126,11 @@ class Boundary(RegionLoss):
         self.region = GeneralizedDice(activation, batch)
 
     def maps(self, label: NDArray, foreground: int) -> NDArray[np.float32]:
-        """φ of each foreground class, (F, \\*core)."""
-        return np.stack([signed_distance(label == number) for number in range(1, foreground + 1)])
+        """φ of each foreground class or region, (F, \\*core)."""
+        classes = [[number] for number in range(1, foreground + 1)]
+        if self.members is not None:
+            classes = [np.flatnonzero(region).tolist() for region in self.members.numpy()]
+        return np.stack([signed_distance(np.isin(label, some)) for some in classes])
 
     def forward(self, logits: Tensor, target: Tensor, maps: Tensor | None = None) -> Tensor:
         """(N, K, \\*core), (N, \\*core), φ (N, F, \\*core) → scalar.

@@ -125,7 +125,7 @@ class SegmentationTask(LightningModule):
 
     def _run(self, loss: Tensor, logits: Tensor, label: Tensor) -> None:
         """Keeps the step's loss and the Dice of the foreground that counts, for the bar and the curves."""
-        decoder = Decoder(self.loss.activation)
+        decoder = Decoder(self.loss.activation, self.loss.written)
         classes = torch.stack([decoder.classes(sample) for sample in logits])
         hits = ((classes == label) & (label > 0)).sum()
         marked = ((classes > 0) & (label != IGNORED)).sum() + (label > 0).sum()

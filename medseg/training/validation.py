@@ -48,7 +48,7 @@ class CaseScore:
     Attributes:
         name: the case's.
         loss: mean cross-entropy plus mean soft Dice loss of the whole scan's probabilities.
-        dice: by foreground label; 1 where a label is in neither.
+        dice: by foreground label or region; 1 where a label is in neither.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Validator:
         view = self.preprocessing.view(case.image)
         plane = plane_of(case.label, self.labels) if pictured else None
         sink = ScoreSink(case, self.labels, self.activation, plane)
-        output = Output(sink, Decoder(self.activation), None, sink.probabilities)
+        output = Output(sink, Decoder(self.activation, self.labels.written), None, sink.probabilities)
         through(view, network, self._way(view, network), output)
         return sink
 
@@ -159,8 +159,7 @@ class ScoreSink:
 
     def score(self) -> CaseScore:
         """What the case scored."""
-        numbered = enumerate(self.labels.foreground, 1)
-        dice = {label: self._counts.scores(number).dice for number, label in numbered}
+        dice = {name: self._counts.scores(*classes).dice for name, classes in self.labels.targets.items()}
         return CaseScore(self.case.name, self.probabilities.loss(), dice)
 
     def picture(self) -> Picture:
@@ -195,8 +194,8 @@ class LossSink:
         self.activation = activation
         self._entropy = 0.0
         self._values = 0
-        self._overlap = np.zeros(labels.classes)
-        self._mass = np.zeros(labels.classes)
+        self._overlap = np.zeros(len(labels.targets))
+        self._mass = np.zeros(len(labels.targets))
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -210,7 +209,7 @@ class LossSink:
         if not counted.all():
             labels, classes = labels[:, counted], classes[counted]
         foreground = labels if self.activation == "sigmoid" else labels[1:]
-        truth = np.stack([classes == i + 1 for i in range(len(foreground))])
+        truth = np.stack([np.isin(classes, some) for some in self.labels.targets.values()])
         if self.activation == "sigmoid":
             likely = np.where(truth, labels, 1 - labels)
         else:

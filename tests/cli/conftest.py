@@ -17,6 +17,7 @@ KEYS = [
     "training.workers=0",
     "training.window=[28]",
     "tracking.pictures=1",
+    "tracking.review=false",
 ]
 
 

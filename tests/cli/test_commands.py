@@ -72,7 +72,7 @@ def test_phantom_info_and_evaluate(medseg, refused, tmp_path):
     assert json.loads(out)["summary"]["membrane"]["dice"]["mean"] == 1.0
     report = tmp_path / "report"
     assert medseg("evaluate", "--predictions", root / "labels", "--references", root, "-o", report)[0] == 0
-    assert {p.name for p in report.iterdir()} == {"metrics.csv", "metrics.json"}
+    assert {p.name for p in report.iterdir()} == {"metrics.csv", "metrics.json", "report.html"}
     refused("evaluate", "--predictions", root / "labels", "--references", root, "-o", report)
     refused("phantom", "cells2d", "-o", root, "--cases", "1", "--size", "64")
     refused("phantom", "cells4d", "-o", tmp_path / "q")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from medseg.datasets.cases import read_dataset
+from medseg.datasets.layouts import read_dataset
 from medseg.errors import MedsegError
 from medseg.experiment import Data
 from medseg.package import read_card

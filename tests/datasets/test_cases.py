@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medseg.datasets.cases import DatasetInfo, digest, find_cases, natural_key, read_dataset
+from medseg.datasets.cases import digest, natural_key
+from medseg.datasets.layouts import DatasetInfo, find_cases, open_dataset, read_dataset
 from medseg.errors import MedsegError
 
 
@@ -20,6 +21,11 @@ def data_set(root: Path, images: list[str], labels: list[str]) -> Path:
     return root
 
 
+def described(root: Path, **changes: object) -> Path:
+    (root / "dataset.json").write_text(json.dumps(info(**changes)))
+    return root
+
+
 def test_files_match_by_stem_in_natural_order(tmp_path: Path) -> None:
     root = data_set(
         tmp_path,
@@ -28,7 +34,8 @@ def test_files_match_by_stem_in_natural_order(tmp_path: Path) -> None:
     )
     (root / "images" / "z.ome.zarr").mkdir()
     (root / "labels" / "z.zarr").mkdir()
-    cases = find_cases(root, patients={"c2": "p", "c10": "p"})
+    described(root, patients={"c2": "p", "c10": "p"})
+    cases = find_cases(root)
     assert [case.name for case in cases] == ["a.b", "c2", "c10", "z"]
     assert [case.patient for case in cases] == ["a.b", "p", "p", "z"]
     assert cases[3].image.name == "z.ome.zarr" and cases[3].label is not None and cases[3].label.name == "z.zarr"
@@ -58,9 +65,9 @@ def test_what_is_missing_is_named(tmp_path: Path, images: list[str], labels: lis
 
 def test_images_alone_will_do_where_no_labels_are_needed(tmp_path: Path) -> None:
     root = data_set(tmp_path, ["a.tif", "b.tif"], ["a.tif"])
-    assert [case.label is None for case in find_cases(root, labelled=False)] == [False, True]
+    assert [case.label is None for case in open_dataset(root).cases] == [False, True]
     shutil.rmtree(root / "labels")
-    assert len(find_cases(root, labelled=False)) == 2
+    assert len(open_dataset(root).cases) == 2
 
 
 def test_no_data_set_at_all(tmp_path: Path) -> None:
@@ -69,7 +76,7 @@ def test_no_data_set_at_all(tmp_path: Path) -> None:
     with pytest.raises(MedsegError, match="has no folder images/"):
         find_cases(tmp_path)
     with pytest.raises(MedsegError, match="'x', which is not there"):
-        find_cases(data_set(tmp_path / "d", ["a.tif"], ["a.tif"]), patients={"x": "y"})
+        find_cases(described(data_set(tmp_path / "d", ["a.tif"], ["a.tif"]), patients={"x": "y"}))
 
 
 def test_links_may_not_leave_the_root(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from medseg.datasets.cases import digest, find_cases, read_dataset
+from medseg.datasets.cases import digest
 from medseg.datasets.cells2d import Cells2d
-from medseg.datasets.check import check_case
+from medseg.datasets.checks.finding import Expected
+from medseg.datasets.checks.run import check_dataset
+from medseg.datasets.layouts import find_cases, open_dataset, read_dataset
 from medseg.datasets.organs3d import KIDNEY, LIVER, SPLEEN, VESSEL, Grid, Organs3d
 from medseg.datasets.phantom import CELL_LABELS, FORMATS, ORGAN_LABELS, phantom_case, write_phantom
 from medseg.errors import MedsegError, OutputError
@@ -90,9 +92,9 @@ def test_a_phantom_is_a_data_set(kind: str, suffix: str, tmp_path: Path) -> None
     root = write_phantom(kind, tmp_path / "new" / "p", 2, size, 3, suffix)
     assert sorted(path.name for path in root.parent.iterdir()) == ["p"]
     info, cases = read_dataset(root), find_cases(root)
+    assert check_dataset(open_dataset(root), Expected(labels, len(size), 1)).errors == ()
     assert info is not None and info.dims == len(size) and info.label_map == labels and len(cases) == 2
     for case in cases:
-        check_case(case, labels, 1, len(size))
         assert case.image.name.endswith(suffix) and case.label is not None
     image, label = open_scan(cases[1].image), open_scan(cases[1].label or "")
     drawn, classes = phantom_case(kind, size, 3, 1).scene.render(Box.of(size))

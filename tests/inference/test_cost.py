@@ -90,3 +90,10 @@ def test_what_was_measured_is_expected_again():
     assert forward.ratio == pytest.approx(0.7)
     rates = [forward.count(*key).flops / sample.seconds for key, sample in forward.samples.items()]
     assert forward.rate == max(rates)
+
+
+def test_a_sliding_window_smaller_than_the_halo_is_measured_too():
+    padded = network(depth=2, width=2, padding="same")
+    window = (16, 16)
+    assert padded.footprint.halo[0] > window[0]
+    assert Forward(padded).measure(window).seconds > 0

@@ -1,0 +1,47 @@
+import pytest
+
+from medseg import build_network
+from medseg.training.step_cost import forward_bytes, index_bytes, step_bytes
+
+
+def segnet(**arguments):
+    return build_network({"name": "segnet", "in_channels": 1, "out_channels": 1, "width": 4, "depth": 3, **arguments})
+
+
+def test_indices_are_counted_as_pytorch_gives_them():
+    """Each pooling of 2 keeps one int64 for each voxel and channel that it gives."""
+    expected, n, width = 0, 32, 4
+    for channels in (width, 2 * width, 4 * width):
+        n //= 2
+        expected += 3 * channels * n * n * 8
+    assert index_bytes(segnet(), (32, 32), batch=3) == expected
+
+
+def test_interpolation_keeps_no_indices():
+    assert index_bytes(segnet(unpool="bilinear"), (32, 32)) == 0
+    network = segnet()
+    index_bytes(network, (16, 16))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_step_holds_at_least_gradients_averages_and_what_backward_needs():
+    network = build_network(
+        {"name": "unet", "width": 24, "depth": 2, "padding": "same", "norm": "batch", "dropout": 0.0}
+    )
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    held = step_bytes(network, (128, 128), 4)
+    if held is None:
+        pytest.skip("this system does not tell")
+    # What two convolutions, norms and activations of the first level keep for the backward pass, alone:
+    kept = 4 * 24 * 128 * 128 * 4 * 4
+    assert held >= 0.8 * (3 * weights + kept)
+    passed = forward_bytes(network.eval(), (128, 128), 4)
+    assert passed is not None
+    assert passed < held
+
+
+def test_a_forward_pass_takes_windows_smaller_than_the_halo():
+    network = segnet().eval()
+    assert max(network.footprint.halo) * 2 > 16
+    measured = forward_bytes(network, (16, 16))
+    assert measured is None or measured >= 0
