@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from pathlib import Path
+from typing import Any
 
 from medseg.errors import ScanError
 
@@ -26,6 +28,7 @@ SIGNATURES = (
 
 EXPECTED = {
     ".nii.gz": "gzip",
+    ".dcm.gz": "gzip",
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -35,11 +38,15 @@ EXPECTED = {
     **dict.fromkeys((".nii", ".hdr"), "NIfTI"),
     **dict.fromkeys((".mha", ".mhd"), "MetaImage"),
     **dict.fromkeys((".nrrd", ".nhdr"), "NRRD"),
+    **dict.fromkeys((".dcm", ".dicom", ".ima"), "DICOM"),
 }
 """What a suffix promises; .img has no signature of its own."""
 
 META_FIELDS = re.compile(rb"^[ \t]*(ObjectType|NDims|DimSize|ElementDataFile)[ \t]*[=:]", re.MULTILINE)
 """MetaImage has no signature: its header is such lines."""
+
+BARE_DICOM = re.compile(rb"\x08\x00[\x00-\x18]\x00[\x00-\x7f]")
+"""DICOM without its preamble begins with an element of group 8, little endian."""
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
@@ -64,7 +71,7 @@ def kind_of(head: bytes) -> str | None:
             return kind
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         return "NIfTI"
-    if head[128:132] == b"DICM":
+    if head[128:132] == b"DICM" or BARE_DICOM.match(head):
         return "DICOM"
     if META_FIELDS.search(head):
         return "MetaImage"
@@ -74,3 +81,23 @@ def kind_of(head: bytes) -> str | None:
 def is_zarr(folder: Path) -> bool:
     """Whether a folder is a Zarr group or array."""
     return any((folder / mark).is_file() for mark in ZARR_MARKS)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do; a gzip stream is looked into where its name ends in .gz."""
+    try:
+        with opened(path, path.name.lower().endswith(".gz") and is_gzip(path)) as file:
+            return bool(file.read(132)[128:] == b"DICM")
+    except (OSError, EOFError):
+        return False
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is a gzip stream."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def opened(path: Path, zipped: bool) -> Any:
+    """A file, or the bytes that a gzip stream holds."""
+    return gzip.open(path, "rb") if zipped else open(path, "rb")

@@ -26,8 +26,12 @@ READERS = {
     ".nhdr": "itk",
     ".zarr": "zarr",
     ".ome.zarr": "zarr",
+    ".dcm": "dicom",
+    ".dcm.gz": "dicom",
+    ".dicom": "dicom",
+    ".ima": "dicom",
 }
-"""The module of this package that reads each suffix."""
+"""The module of this package that reads each suffix; folders and files of no suffix may hold DICOM too."""
 
 WRITERS = {
     ".nii": "nifti",

@@ -16,7 +16,8 @@ def describe(scan: Scan) -> dict[str, Any]:
 
     ``spacing`` is in ``unit``, ``spacing_mm`` in millimetres; ``orientation`` gives the directions in which the axes
     run («RAS»), or None where the file doesn't say how the patient lies; ``range`` is that of the finite values, or
-    None where there are none; ``nonfinite`` counts NaN and infinite values.
+    None where there are none; ``nonfinite`` counts NaN and infinite values. ``tilt_deg`` is how far the last axis leans
+    from the normal of the others, as with a tilted gantry; None where there are two axes.
 
     Raises:
         ScanError: where the file is damaged.
@@ -31,6 +32,7 @@ def describe(scan: Scan) -> dict[str, Any]:
         "unit": scan.unit,
         "spacing_mm": list(scan.spacing_mm),
         "orientation": orientation(scan),
+        "tilt_deg": tilt_deg(scan),
         "dtype": str(scan.dtype),
         "range": None if low is None else [low, high],
         "nonfinite": nonfinite,
@@ -44,6 +46,16 @@ def orientation(scan: Scan) -> str | None:
     from nibabel.orientations import aff2axcodes
 
     return "".join(code or "?" for code in aff2axcodes(scan.affine)[: len(scan.shape)])
+
+
+def tilt_deg(scan: Scan) -> float | None:
+    """The angle between the last of three axes and the normal of the other two, in degrees."""
+    if len(scan.shape) != 3:
+        return None
+    normal = np.cross(scan.affine[:3, 0], scan.affine[:3, 1])
+    step = scan.affine[:3, 2]
+    sideways = np.linalg.norm(np.cross(normal, step))
+    return round(float(np.degrees(np.arctan2(sideways, abs(normal @ step)))), 3)
 
 
 def _range(scan: Scan) -> tuple[int | float | None, int | float | None, int]:

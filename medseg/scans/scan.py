@@ -21,6 +21,7 @@ from medseg.scans.formats import READERS, SUFFIXES, WRITERS, stem_of, suffix_of
 from medseg.scans.protocol import MaskSink, Scan, spacing_of
 
 if TYPE_CHECKING:
+    from medseg.scans.dicom_facts import SeriesChoice
     from medseg.scans.sink import Request
 
 __all__ = [
@@ -38,15 +39,19 @@ __all__ = [
 ]
 
 
-def open_scan(source: str | Path | NDArray, *, labels: bool = False) -> Scan:
-    """Opens a file, an OME-Zarr folder or an array (C, *spatial) of two or three spatial axes; reads its header only.
+def open_scan(source: str | Path | NDArray, *, labels: bool = False, series: SeriesChoice | None = None) -> Scan:
+    """Opens a file, a folder of DICOM files or an OME-Zarr one, or an array (C, *spatial) of two or three spatial axes.
+
+    Only headers are read.
 
     Args:
         source: what to open. The suffix tells the format.
         labels: whether the values are labels. It matters for pictures with a colour table alone: their colours are the
             image, the places in the table are the labels.
+        series: which series of a folder of DICOM files is meant; no other source is told by it.
 
     Raises:
+        SeriesError: a ScanError, where a folder of DICOM files holds several series and none is chosen.
         ScanError: where it is missing, empty, damaged, cut short, or not what its suffix says.
     """
     if isinstance(source, np.ndarray):
@@ -59,6 +64,8 @@ def open_scan(source: str | Path | NDArray, *, labels: bool = False) -> Scan:
         module = _reader(path, name, suffix)
         if module == "picture":
             return _backend(module).open_file(path, name, labels=labels)
+        if module == "dicom":
+            return _backend(module).open_file(path, name, series)
         return _backend(module).open_file(path, name)
 
 
@@ -163,14 +170,14 @@ def _readable(name: str) -> Any:
 
 def _reader(path: Path, name: str, suffix: str) -> str:
     """The backend of a path that exists and is what its suffix says."""
-    from medseg.scans.contents import check_contents, is_zarr
+    from medseg.scans.contents import check_contents, is_dicom, is_zarr
 
     if not path.exists():
         raise ScanError(f"{name}: no such file or folder")
     if path.is_dir():
-        if not is_zarr(path):
-            raise ScanError(f"{name}: is a folder, and no Zarr (it holds no zarr.json, .zgroup or .zarray)")
-        return "zarr"
+        return "zarr" if is_zarr(path) else "dicom"
+    if not suffix and is_dicom(path):
+        return "dicom"
     if not suffix:
         raise ScanError(f"{name}: this format is not supported; supported are {' '.join(SUFFIXES)}")
     if not path.stat().st_size:

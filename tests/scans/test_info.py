@@ -23,6 +23,7 @@ def test_a_scan_in_words_and_numbers(tmp_path):
         "unit": "mm",
         "spacing_mm": [2.0, 2.0, 3.0],
         "orientation": "LPS",
+        "tilt_deg": 0.0,
         "dtype": "int16",
         "range": [int(array.min()), int(array.max())],
         "nonfinite": 0,
