@@ -5,13 +5,14 @@
 The check reads every file of the data set anew, in one process and in two, in turns; of the rounds the fastest counts,
 since whatever else the machine does only adds to it. The plain loop is nibabel's, whole arrays in memory: shapes and
 affines compared, NaN looked for, label values counted with ``np.unique``, as nnU-Net's integrity check does; it digests
-nothing. ``cores`` says how many cores each way got (processor seconds a second): where two processes got less than
-two, the machine was not idle and the ratio says little. Results go to benchmarks/results/dataset_check.json.
+nothing. The same is timed of processes that only count, which share nothing: what they gain from a second process is what the
+machine had to give, and no program can do better. Results go to benchmarks/results/dataset_check.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import tempfile
 import time
@@ -24,6 +25,7 @@ import numpy as np
 from medseg.datasets.checks.run import check_dataset
 from medseg.datasets.layouts import DataSet, open_dataset
 
+COUNT = 100_000_000
 RESULTS = Path(__file__).parent / "results" / "dataset_check.json"
 
 
@@ -39,6 +41,8 @@ def main() -> None:
         "two processes": lambda: check_dataset(found, workers=2, fresh=True),
         "from the cache": lambda: check_dataset(found, workers=1),
         "plain loop": lambda: plain(found),
+        "counting, one": lambda: count_together(1),
+        "counting, two": lambda: count_together(2),
     }
     with tempfile.TemporaryDirectory() as cache:
         os.environ["MEDSEG_CACHE"] = cache
@@ -58,10 +62,12 @@ def main() -> None:
             "cases": cases,
             "files": sum(len(case.images) + (case.label is not None) for case in found.cases) + len(found.orphans),
             "rounds": arguments.rounds,
-            "cases_per_second": {name: round(cases / wall, 1) for name, (wall, _) in best.items()},
+            "cases_per_second": {
+                name: round(cases / wall, 1) for name, (wall, _) in best.items() if "counting" not in name
+            },
             "processor_seconds": {name: round(processor, 2) for name, (_, processor) in best.items()},
-            "cores": {name: round(processor / wall, 2) for name, (wall, processor) in best.items()},
             "two_processes_to_one": round(best["one process"][0] / best["two processes"][0], 2),
+            "counting_two_processes_to_one": round(best["counting, one"][0] / best["counting, two"][0], 2),
             "one_process_to_plain_loop": round(best["plain loop"][0] / best["one process"][0], 2),
         },
     )
@@ -72,6 +78,21 @@ def clocked(way: Callable[[], object]) -> tuple[float, float]:
     begun, before = time.perf_counter(), sum(os.times()[:4])
     way()
     return time.perf_counter() - begun, sum(os.times()[:4]) - before
+
+
+def count_together(processes: int) -> None:
+    """Counts to :data:`COUNT`, divided among processes."""
+    fork = multiprocessing.get_context("fork")
+    started = [fork.Process(target=count, args=(COUNT // processes,)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+
+
+def count(number: int) -> int:
+    """The sum of the numbers below."""
+    return sum(range(number))
 
 
 def plain(found: DataSet) -> int:
