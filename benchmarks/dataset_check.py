@@ -5,8 +5,8 @@
 The check reads every file of the data set anew, in one process and in two, in turns; of the rounds the fastest counts,
 since whatever else the machine does only adds to it. The plain loop is nibabel's, whole arrays in memory: shapes and
 affines compared, NaN looked for, label values counted with ``np.unique``, as nnU-Net's integrity check does; it digests
-nothing. The same is timed of processes that only count, which share nothing: what they gain from a second process is what the
-machine had to give, and no program can do better. Results go to benchmarks/results/dataset_check.json.
+nothing. Processes that only count, and share nothing, are timed likewise: what they gain from a second process is what
+the machine had to give, and no program can do better. Results go to benchmarks/results/dataset_check.json.
 """
 
 from __future__ import annotations

@@ -57,3 +57,10 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     """«; did you mean X?» where one of ``allowed`` resembles ``word``, else nothing."""
     matches = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def some(names: Iterable[str], shown: int = 3) -> str:
+    """The first names, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more

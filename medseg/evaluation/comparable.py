@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from medseg.errors import MedsegError, nearest
+from medseg.errors import MedsegError, nearest, some
 from medseg.evaluation.catalogue import METRICS, Family
 from medseg.evaluation.score_table import Measure, ScoreTable
 
@@ -12,7 +12,6 @@ PRIMARY = ("dice", "nsd", "hd95", "lesion_f1", "v_rand_thin", "v_info_thin", "ap
 """What is compared unasked, of what was scored: few, since every comparison makes every claim harder."""
 SETTINGS: Mapping[Family, str] = {"lesions": "overlap", "segments": "segments", "thin": "segments"}
 """The setting that says what a family's numbers mean."""
-SHOWN = 3
 
 Pair = tuple[ScoreTable, ScoreTable]
 
@@ -165,10 +164,3 @@ def _setting(scores: ScoreTable, measure: Measure, labels: Sequence[str]) -> tup
     metric = METRICS.get(measure.metric)
     key = SETTINGS.get(metric.family, "") if metric is not None else ""
     return key, scores.settings.get(key)
-
-
-def some(names: Sequence[str] | Mapping[str, object], shown: int = SHOWN) -> str:
-    """The first names, and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
-    return ", ".join(listed[:shown]) + more

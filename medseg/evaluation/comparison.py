@@ -16,14 +16,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, some
 from medseg.evaluation.comparable import (
     check_references,
     check_settings,
     common_cases,
     common_labels,
     common_measures,
-    some,
 )
 from medseg.evaluation.paired import ALPHA, RESAMPLES, Paired, differences, holm, paired
 from medseg.evaluation.score_table import WHOLE, Measure, ScoreTable

@@ -15,21 +15,19 @@ from medseg.datasets.check import check_grid, open_label
 from medseg.datasets.labels import Labels, one_channel
 from medseg.datasets.layouts import read_dataset
 from medseg.datasets.layouts.folders import PAIRS
-from medseg.errors import GridError, MedsegError, OutputError, nearest
+from medseg.errors import GridError, MedsegError, OutputError, nearest, some
 from medseg.evaluation.case import score_case
 from medseg.evaluation.catalogue import Family, choose
 from medseg.evaluation.pair import Options
 from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import read_json
+from medseg.inference.outputs import PROBABILITIES
 from medseg.scans.blocks import blocks
 from medseg.scans.scan import stem_of, suffix_of
 
 INFERENCE = "inference.json"
 """What medseg infer leaves beside its masks; its key «labels» says what their values mean."""
-PROBABILITIES = "probabilities"
-"""The folder beside the masks in which medseg infer leaves probabilities."""
 MOST_VALUES = 255
-SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -191,9 +189,7 @@ def _probabilities(
     found = _scans("probabilities", folder)
     wanting = [name for name in expected if name in predicted and name not in found]
     if wanting:
-        raise MedsegError(
-            f"{folder} lacks the probabilities of {_listed(wanting)}: make them again, or name their folder"
-        )
+        raise MedsegError(f"{folder} lacks the probabilities of {some(wanting)}: make them again, or name their folder")
     return found
 
 
@@ -210,7 +206,7 @@ def _check_grids(predicted: Mapping[str, Path], expected: Mapping[str, Path]) ->
         raise GridError(next(iter(wrong.values())))
     if wrong:
         raise GridError(
-            f"{len(wrong)} predictions lie on other grids than their references: {_listed(list(wrong))}; the first: "
+            f"{len(wrong)} predictions lie on other grids than their references: {some(wrong)}; the first: "
             f"{next(iter(wrong.values()))}"
         )
 
@@ -224,10 +220,6 @@ def settings_of(wanted: Wanted, options: Options) -> dict[str, Any]:
         "instances": wanted.instances,
         "segments": "objects" if wanted.objects else "borders",
     }
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _labels_of(references: Mapping[str, Path]) -> Labels:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from medseg.errors import some
 from medseg.evaluation.pair import VOXELS
 from medseg.evaluation.report import Report, Spread
 
@@ -75,19 +75,15 @@ def _title(report: Report) -> str:
 def _caption(report: Report) -> str | None:
     lines = []
     if report.missing:
-        lines.append(f"{len(report.missing)} without a prediction, scored worst: {_some(report.missing)}")
+        lines.append(f"{len(report.missing)} without a prediction, scored worst: {some(report.missing, 5)}")
     if report.extra:
-        lines.append(f"{len(report.extra)} without a reference, left out: {_some(report.extra)}")
+        lines.append(f"{len(report.extra)} without a reference, left out: {some(report.extra, 5)}")
     if any(column.endswith(f"_{VOXELS}") for column in report.columns):
         lines.append("distances and volumes in voxels: the files state no unit of length")
     tolerances = report.settings.get("tolerance")
     if tolerances:
         lines.append(f"tolerance of nsd: {', '.join(f'{name} = {value:g}' for name, value in tolerances.items())}")
     return "\n".join(lines) or None
-
-
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (" ..." if len(names) > shown else "")
 
 
 def _spread(spread: Spread) -> list[str]:

@@ -55,9 +55,8 @@ def survey(
     """
     wanted = list(dict.fromkeys(items))
     found = {item: Facts(MISSING) for item in wanted if not item.path.exists()}
-    keys = {item: _key(item) for item in wanted if item not in found}
-    if not fresh:
-        found |= {item: facts for item, key in keys.items() if key and (facts := _recall(key)) is not None}
+    keys = {item: "" if fresh else _key(item) for item in wanted if item not in found}
+    found |= {item: facts for item, key in keys.items() if key and (facts := _recall(key)) is not None}
     unread = [_Task(item, key, item.path.stat().st_size) for item, key in keys.items() if item not in found]
     for task, facts in _read(sorted(unread, key=lambda task: -task.size), workers):
         found[task.item] = facts
@@ -73,7 +72,7 @@ def usable_processors() -> int:
 
 @dataclass(frozen=True)
 class _Task:
-    """A file to read, where its facts are kept, and its size in bytes."""
+    """A file to read, the key that its facts are kept under, where it is known already, and its size in bytes."""
 
     item: Item
     key: str
@@ -103,7 +102,7 @@ def _work(reader: _Reader, tasks: Sequence[_Task]) -> list[_Read]:
     """What a process does: reads some files and keeps their facts."""
     done = [(task, reader(task.item.path, task.item.role)) for task in tasks]
     for task, facts in done:
-        _remember(task.key, facts)
+        _remember(task.key or _key(task.item), facts)
     return done
 
 
