@@ -102,11 +102,15 @@ def test_every_shipped_config_trains_a_step(medseg, path, keys, tmp_path, three_
     """As shipped, but on tiny data, narrow and for one step."""
     experiment = yaml.safe_load(path.read_text())
     dims = experiment["network"]["dims"]
+    supervised = "supervised" in experiment["network"]
+    shallowest = 2 if supervised else 1
     narrow = [key for key in keys if not key.startswith(("data.root", "training.window", "training.max_steps"))]
     changes = [
         f"data.root={data_set if dims == 2 else three_dimensional}",
         "training.max_steps=1",
-        f"training.window=[{28 if dims == 2 else 20}]",
+        f"network.depth={shallowest}",
+        *(["network.supervised=1"] if supervised else []),
+        f"training.window=[{16 if supervised else 28 if dims == 2 else 20}]",
         "data.train=null",
         "data.validation=0.25",
         "data.labels=null",

@@ -230,7 +230,8 @@ def _range(image: NDArray, sample: NDArray[np.float64]) -> tuple[float, float]:
 
 def _window(sample: NDArray[np.float64]) -> tuple[float, float]:
     low, high = (float(v) for v in np.percentile(sample, WINDOW))
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
+    half = max(0.5, 2 * abs(float(np.spacing(low))))  # of a float so large that half a unit is lost in it
+    return (low, high) if high > low else (low - half, low + half)
 
 
 def _by(step: Sequence[int]) -> str:
