@@ -249,10 +249,10 @@ class Job:
 
 def measure(run: Path, batch: int, device: str) -> dict[str, Any]:
     """What a trained network costs at its training window; meant for a process that has done nothing else."""
-    from medseg.inference.cost import count_forward
+    from medseg.inference.cost import Forward, count_forward
     from medseg.inference.device import find_device
     from medseg.inference.model import Model
-    from medseg.training.step_cost import forward_bytes, index_bytes, step_bytes
+    from medseg.training.step_cost import index_bytes, step_bytes
 
     model = Model.load(run, find_device(device))
     network, window = model.network, model.card.window
@@ -264,7 +264,7 @@ def measure(run: Path, batch: int, device: str) -> dict[str, Any]:
         "batch": batch,
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops_per_voxel": count_forward(network, window).flops / answered,
-        "inference_mib": _mib(forward_bytes(network, window)),
+        "inference_mib": _mib(Forward(network).measure(window).bytes),
         "training_mib": _mib(step_bytes(network, window, batch)),
         "index_mib": _mib(index_bytes(network, window, batch)),
     }

@@ -24,14 +24,13 @@ Legend: N batch, C input channels, K output channels, w width (64), f factor, n 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from medseg.errors import ConfigError
 from medseg.geometry import Field
 from medseg.networks.blocks import initialise
 from medseg.networks.network import (
@@ -156,24 +155,6 @@ class FCN(Network):
     def trace(self, field: Field, axis: int) -> Field:
         """One axis through the same layers as :meth:`forward`."""
         return self._follow(field, axis)[1]
-
-    def from_coarser(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes over the weights of a coarser network: 16s from 32s, 8s from 16s (section 4.2, staged training).
-
-        The new skips keep what they began with, scores of zero and bilinear up-sampling, so that the logits begin as
-        the coarser network's, more finely interpolated.
-
-        Raises:
-            ConfigError: where the weights are not those of a coarser network of this width.
-        """
-        own = self.state_dict()
-        learned = {key: value for key, value in weights.items() if not key.startswith("to_window.")}
-        new = ("skip_scores.", "up.", "to_window.")
-        bad = [key for key in own if key not in learned and not key.startswith(new)]
-        bad += [key for key, value in learned.items() if key not in own or own[key].shape != value.shape]
-        if bad:
-            raise ConfigError(f"these are no weights of a coarser network of this shape: {', '.join(bad)} do not fit")
-        self.load_state_dict({**own, **learned})
 
     def _features(self, x: Tensor) -> list[Tensor]:
         """(N, C, \\*n) → the features of all stages, the finest first."""

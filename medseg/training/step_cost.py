@@ -43,27 +43,6 @@ def step_bytes(network: Network, window: Sequence[int], batch: int = 1) -> int |
     return peak()
 
 
-def forward_bytes(network: Network, window: Sequence[int], batch: int = 1) -> int | None:
-    """By how many bytes memory rises in a forward pass for inference; the first, which loads libraries, is not counted.
-
-    Args:
-        network: on its device, in evaluation mode; its weights are not counted.
-        window: one number an axis; any that the network takes, smaller than its halo too.
-        batch: N.
-
-    Returns:
-        None where it cannot be told.
-    """
-    first = next(network.parameters())
-    x = torch.rand((batch, network.in_channels, *window), device=first.device, dtype=first.dtype)
-    with torch.inference_mode():
-        network(x)
-        with peak_of(first.device) as peak:
-            network(x)
-            synchronize(first.device)
-    return peak()
-
-
 def index_bytes(network: Network, window: Sequence[int], batch: int = 1) -> int:
     """The bytes of the places of maxima that a pass of (N, C, \\*window) keeps; nothing is computed."""
     found: list[int] = []

@@ -1,7 +1,8 @@
 import pytest
 
 from medseg import build_network
-from medseg.training.step_cost import forward_bytes, index_bytes, step_bytes
+from medseg.inference.cost import Forward
+from medseg.training.step_cost import index_bytes, step_bytes
 
 
 def segnet(**arguments):
@@ -35,13 +36,6 @@ def test_a_step_holds_at_least_gradients_averages_and_what_backward_needs():
     # What two convolutions, norms and activations of the first level keep for the backward pass, alone:
     kept = 4 * 24 * 128 * 128 * 4 * 4
     assert held >= 0.8 * (3 * weights + kept)
-    passed = forward_bytes(network.eval(), (128, 128), 4)
+    passed = Forward(network.eval()).measure((128, 128), 4).bytes
     assert passed is not None
     assert passed < held
-
-
-def test_a_forward_pass_takes_windows_smaller_than_the_halo():
-    network = segnet().eval()
-    assert max(network.footprint.halo) * 2 > 16
-    measured = forward_bytes(network, (16, 16))
-    assert measured is None or measured >= 0
