@@ -15,6 +15,7 @@ FLOORS = [
     {"tracking"},
     {"training"},
     {"experiment", "data_section"},
+    {"open_data"},
     {"study"},
     {"cli", "__main__"},
 ]

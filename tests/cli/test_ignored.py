@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tifffile
 
+from medseg.data_section import labels_of
 from medseg.datasets.layouts import read_dataset
 from medseg.errors import MedsegError
 from medseg.experiment import Data
 from medseg.package import read_card
-from medseg.study import labels_of
 
 VOID = 7
 LOSS = "loss={name: ce, weights: median_frequency}"
