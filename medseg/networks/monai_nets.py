@@ -9,10 +9,12 @@ Legend: N batch, C input channels, K output channels, w width, n voxels along on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from medseg.errors import ConfigError
 from medseg.geometry import Field
 from medseg.networks.monai_network import (
     NORMS,
@@ -29,11 +31,14 @@ from medseg.networks.network import (
     check_choice,
     check_counts,
     check_dropout,
+    check_lists,
+    check_odd,
     check_sizes,
     follow,
 )
 
 GroupOrBatch = Literal["group", "batch"]
+PerLevel = Sequence[int | Sequence[int]]
 
 
 class BasicUNet(MonaiNetwork):
@@ -100,6 +105,10 @@ class DynUNet(MonaiNetwork):
         width: channels of the first level, 32 in nnU-Net.
         depth: halvings of the window; nnU-Net takes as many as leave 4 voxels or more.
         norm: ``instance`` looks at the whole window, so that its footprint is not exact; ``batch`` is.
+        kernels: of each level, the finest first, ``depth + 1`` sizes, each one odd number or one an axis, such as
+            ``[[1, 3, 3], 3, 3]`` where the first axis is coarse; 3 where not given.
+        strides: between the levels, ``depth`` of them, each a number or one an axis, such as ``[[1, 2, 2], 2]``; 2
+            where not given. nnU-Net chooses both by the spacing.
         supervised: coarser levels that give logits too when it is trained, see :meth:`outputs`; nnU-Net takes all but
             the coarsest two. Each one's loss counts half of the finer one's: 1, 1/2, 1/4 ... (nnU-Net divides these by
             their sum, which is a factor of the whole loss.)
@@ -121,10 +130,17 @@ class DynUNet(MonaiNetwork):
         norm: Norm = "instance",
         supervised: int = 0,
         dropout: float = 0.0,
+        kernels: PerLevel | None = None,
+        strides: PerLevel | None = None,
     ) -> None:
         super().__init__(dims, in_channels, out_channels)
         check_sizes(dims, in_channels=in_channels, out_channels=out_channels, width=width)
         check_counts(2, MOST_LEVELS, depth=depth)
+        kernel_size = per_level("kernels", kernels, depth + 1, dims, 3)
+        steps = per_level("strides", strides, depth, dims, 2)
+        for level in kernel_size:
+            for kernel in level:
+                check_odd(kernels=kernel)
         check_counts(0, depth - 1, supervised=supervised)
         check_choice(Norm, norm=norm)
         check_dropout(dropout=dropout)
@@ -134,9 +150,9 @@ class DynUNet(MonaiNetwork):
             dims,
             in_channels,
             out_channels,
-            kernel_size=[3] * (depth + 1),
-            strides=[1] + [2] * depth,
-            upsample_kernel_size=[2] * depth,
+            kernel_size=kernel_size,
+            strides=[(1,) * dims, *steps],
+            upsample_kernel_size=steps,
             filters=[min(width * 2**level, max(most, width)) for level in range(depth + 1)],
             norm_name=NORMS[norm],
             deep_supervision=supervised > 0,
@@ -190,6 +206,30 @@ class DynUNet(MonaiNetwork):
             field = follow(up.transp_conv, field, axis).crop_and_concatenate(skips.pop())
             field = two_convolutions(up.conv_block, field, axis)
         return follow(net.output_block.conv, field, axis)
+
+
+def per_level(name: str, given: PerLevel | None, levels: int, dims: int, usual: int) -> list[tuple[int, ...]]:
+    """Sizes of each level, one number an axis.
+
+    Args:
+        name: the argument's.
+        given: a number, or one an axis, for each level; None for ``usual`` everywhere.
+        levels: how many there must be.
+        dims: axes.
+        usual: where nothing is given.
+
+    Raises:
+        ConfigError: for another number of levels or axes, or what is no whole number of 1 or more.
+    """
+    wanted = [usual] * levels if given is None else given
+    if not isinstance(wanted, list | tuple) or len(wanted) != levels:
+        raise ConfigError(f"network.{name} is {wanted!r}: it must be a list of {levels}, one for each level")
+    axes = [tuple(level) if isinstance(level, list | tuple) else (level,) * dims for level in wanted]
+    for level in axes:
+        if len(level) != dims:
+            raise ConfigError(f"network.{name} has {list(level)}: it must be one number, or {dims}, one an axis")
+        check_lists(**{name: level})
+    return axes
 
 
 class AttentionUNet(MonaiNetwork):

@@ -68,6 +68,41 @@ def test_dynunet_is_monais_with_its_supervision():
     assert len(laws.built({**spec, "supervised": 0}).outputs(x)) == 1
 
 
+ANISOTROPIC = {"kernels": [[1, 3, 3], 3, [3, 3, 1]], "strides": [[1, 2, 2], [2, 2, 1]]}
+
+
+def test_dynunet_with_kernels_and_strides_of_its_own_is_monais():
+    ours = laws.built({"name": "dynunet", "dims": 3, "depth": 2, **NARROW, **ANISOTROPIC})
+    kernels, strides = [[1, 3, 3], [3, 3, 3], [3, 3, 1]], [[1, 1, 1], [1, 2, 2], [2, 2, 1]]
+    theirs = nets.DynUNet(3, 2, 3, kernels, strides, strides[1:], filters=[2, 4, 8]).double().eval()
+    theirs.load_state_dict(ours.network.state_dict(), strict=False)
+    x = laws.noise(ours, (4, 8, 6))
+    assert torch.equal(ours(x), theirs(x))
+
+
+def test_dynunets_footprint_follows_kernels_and_strides():
+    network = laws.built({"name": "dynunet", "dims": 3, "depth": 2, "norm": "batch", **NARROW, **ANISOTROPIC})
+    whole = laws.built({"name": "dynunet", "dims": 3, "depth": 2, "norm": "batch", **NARROW})
+    assert network.footprint.step == (2, 4, 2)
+    assert all(a <= b for a, b in zip(network.footprint.halo, whole.footprint.halo, strict=True))
+    for axis in range(3):
+        laws.assert_footprint(network, axis=axis, across=8, gain=0.3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kernels": [3, 3]}, r"network.kernels is \[3, 3\]: it must be a list of 3"),
+        ({"kernels": [2, 3, 3]}, "network.kernels is 2: it must be odd"),
+        ({"strides": [[2, 2], 2]}, r"network.strides has \[2, 2\]: it must be one number, or 3"),
+        ({"strides": [0, 2]}, "network.strides is .* whole numbers of 1 or more"),
+    ],
+)
+def test_dynunets_levels_that_do_not_fit_are_told(wrong, message):
+    with pytest.raises(MedsegError, match=message):
+        laws.built({"name": "dynunet", "dims": 3, "depth": 2, **NARROW, **wrong})
+
+
 @pytest.mark.parametrize(
     ("spec", "window", "message"),
     [
