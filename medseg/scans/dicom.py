@@ -49,6 +49,11 @@ class DicomScan(FileScan):
         """The files of the series, in the order of slices."""
         return tuple(dict.fromkeys(frame.pixels.path for frame in self.frames))
 
+    @property
+    def modality(self) -> str:
+        """Of its slices; one series has one."""
+        return next(iter(self.frames[0].facts.get("Modality", ())), "")
+
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(open_file, choice=self._choice), (Path(self.name), self.name)
 

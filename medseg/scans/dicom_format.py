@@ -67,10 +67,17 @@ class PixelFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """Of one frame that is not compressed."""
+        """Of one frame that is not compressed; of single bits the whole bytes that hold it."""
         values = self.rows * self.columns * self.samples
         shared = self.photometric == "YBR_FULL_422" and self.order is not None
-        return (values * 2 // 3 if shared else values) * (self.allocated // 8)
+        return -(-(values * 2 // 3 if shared else values) * self.allocated // 8)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all frames that are not compressed: single bits go on from frame to frame without a gap."""
+        if self.allocated == 1:
+            return -(-self.rows * self.columns * self.frames // 8)
+        return self.frame_bytes * self.frames
 
 
 def read_format(attributes: Attributes, syntax: str, type: str) -> PixelFormat:
@@ -102,7 +109,7 @@ def read_format(attributes: Attributes, syntax: str, type: str) -> PixelFormat:
         photometric == "MONOCHROME1" and modality not in QUANTITIES,
     )
     _check(found, name)
-    _check_decoder(found, name)
+    check_decoder(found, name)
     return found
 
 
@@ -123,7 +130,12 @@ def _check(found: PixelFormat, name: str) -> None:
         raise ScanError(f"{name}: has no pixels ({found.frames} frames of {found.rows} x {found.columns})")
 
 
-def _check_decoder(found: PixelFormat, name: str) -> None:
+def check_decoder(found: PixelFormat, name: str) -> None:
+    """Refuses a transfer syntax that is not supported, or whose decoder is missing.
+
+    Raises:
+        ScanError: saying what to do.
+    """
     if found.syntax in UNCOMPRESSED:
         return
     from pydicom.pixels.decoders.base import get_decoder

@@ -6,6 +6,7 @@ Only the elements in :data:`ELEMENTS` are ever looked at: no name, no date, no n
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,15 +129,20 @@ class Instance:
             raise ScanError(f"{self.name}: its values are given by a table (Modality LUT), which is not supported")
 
 
-def read_instance(path: Path, name: str) -> Instance:
+def read_instance(path: Path, name: str, more: Sequence[str] = ()) -> Instance:
     """Reads a file's header.
+
+    Args:
+        path: the file.
+        name: what complaints call it.
+        more: elements that are read beside :data:`ELEMENTS`.
 
     Raises:
         ScanError: where it is no DICOM file, or damaged.
     """
     zipped = is_gzip(path)
     with as_scan_error(name, "is damaged or no DICOM file"), opened(path, zipped) as file:
-        elements = _elements(file)
+        elements = _elements(file, more)
         syntax = _syntax(elements, name)
         element = _pixel_element(file, elements)
         attributes = Attributes(name, elements)
@@ -144,11 +150,11 @@ def read_instance(path: Path, name: str) -> Instance:
         return Instance(path, name, attributes, syntax, kind, element, zipped)
 
 
-def _elements(file: BinaryIO) -> Any:
+def _elements(file: BinaryIO, more: Sequence[str]) -> Any:
     from pydicom import dcmread
     from pydicom.datadict import tag_for_keyword
 
-    tags: list[Any] = [tag_for_keyword(keyword) for keyword in ELEMENTS]
+    tags: list[Any] = [tag_for_keyword(keyword) for keyword in (*ELEMENTS, *more)]
     tags += [SIEMENS[0] << 16 | element for element in SIEMENS[1:]]
     return dcmread(file, stop_before_pixels=True, specific_tags=tags, force=True)
 

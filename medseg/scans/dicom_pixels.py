@@ -66,7 +66,7 @@ def check_length(file: BinaryIO, pixels: StoredPixels, length: int, name: str) -
     if found.order is None:
         _check_fragments(file, pixels.offset, found.frames, name)
         return
-    wanted = found.frame_bytes * found.frames
+    wanted = found.nbytes
     if length != UNDEFINED_LENGTH and length < wanted:
         raise ScanError(
             f"{name}: its header announces {wanted} bytes of pixels and its pixel data have {length}; mend the header"

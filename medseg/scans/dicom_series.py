@@ -67,17 +67,21 @@ def files_below(folder: Path) -> list[Path]:
 def sources_in(folder: Path) -> list[Path]:
     """What a command takes the DICOM files directly in a folder for: one scan, one a file, or none.
 
-    The images are scans of their own where each is its own series, as radiographs and enhanced images are.
-
-    Raises:
-        ScanError: where a file is damaged.
+    The images are scans of their own where each is its own series, as radiographs and enhanced images are. What is
+    wrong with a damaged file is told when it is its turn.
     """
-    instances = [read_instance(path, str(path)) for path in files_in(folder)]
+    instances, damaged = [], []
+    for path in files_in(folder):
+        try:
+            instances.append(read_instance(path, path.name))
+        except ScanError:
+            damaged.append(path)
     images = [one for one in instances if one.kind is None]
     series = {one.series for one in images}
-    if len(images) == 1 or (len(series) == len(images) and all(series)):
-        return [one.path for one in images]
-    return [folder] if images else []
+    alone = len(images) == 1 and not damaged
+    if alone or (len(images) > 1 and len(series) == len(images) and all(series)):
+        return sorted([*(one.path for one in images), *damaged])
+    return [folder] if images else damaged
 
 
 def read_folder(folder: Path, name: str, choice: SeriesChoice) -> list[Frame]:

@@ -43,6 +43,7 @@ WRITERS = {
     ".png": "png",
     ".zarr": "zarr_sink",
     ".ome.zarr": "zarr_sink",
+    ".dcm": "dicom_seg_sink",
 }
 """The module of this package that writes each suffix."""
 

@@ -125,6 +125,11 @@ class FileScan(HeaderScan):
         """The file or folder, and the one beside it that holds the voxels of a header on its own."""
         return (Path(self.name),)
 
+    @property
+    def modality(self) -> str:
+        """DICOM's word for what made it, such as CT or MR; «» where the file does not say."""
+        return ""
+
     def __reduce__(self) -> tuple[Any, ...]:
         backend = sys.modules[type(self).__module__]
         return backend.open_file, (Path(self.name), self.name)

@@ -32,7 +32,7 @@ class Normalization(BaseModel):
     range: tuple[float, float] | None = Field(None, description="low and high, for kind: range")
     percentiles: tuple[float, float] = Field((0.5, 99.5), description="for kind: dataset")
     rescale: dict[str, Any] | None = Field(
-        None, description="kind: dataset as measured on the training scans; filled in by medseg train"
+        None, description="kind: dataset as measured; where not given, medseg train measures it on the training scans"
     )
 
     @model_validator(mode="after")
@@ -42,8 +42,14 @@ class Normalization(BaseModel):
         return self
 
     def fitted(self, scans: Iterable[Scan]) -> Normalization:
-        """With the training scans' statistics where the kind needs them."""
-        if self.kind != "dataset":
+        """With the training scans' statistics where the kind needs them and none are given.
+
+        Raises:
+            ConfigError: where given ones are not low, high, shift and scale, a number a channel each.
+        """
+        if self.kind == "dataset" and self.rescale is not None:
+            Rescale.from_dict(self.rescale)
+        if self.kind != "dataset" or self.rescale is not None:
             return self
         measured = dataset_statistics(list(scans), self.percentiles)
         return self.model_copy(update={"rescale": measured.to_dict()})
@@ -101,12 +107,12 @@ class Preprocessing(BaseModel):
     def remembered_view(self, scan: Scan, fingerprint: str) -> Scan:
         """As :meth:`view`, of a file whose statistics are measured once and kept in the cache folder.
 
-        They belong to the file as it is: another size or time of it, and they are measured again.
+        They belong to the file as it is: another place, size or time of it, and they are measured again.
         """
         if self.normalize.kind != "zscore":
             return self.view(scan)
         seen = self.grid(scan)
-        key = digest_of([fingerprint, self.orientation, self.spacing_mm])
+        key = digest_of([fingerprint, str(Path(scan.name).resolve()), self.orientation, self.spacing_mm])
         kept = statistics_folder() / f"{key}.json"
         try:
             return Normalized(seen, Rescale.from_dict(read_json(kept, "a scan's statistics")))

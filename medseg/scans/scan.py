@@ -22,6 +22,7 @@ from medseg.scans.protocol import MaskSink, Scan, spacing_of
 
 if TYPE_CHECKING:
     from medseg.scans.dicom_facts import SeriesChoice
+    from medseg.scans.segments import Segmentation
     from medseg.scans.sink import Request
 
 __all__ = [
@@ -80,6 +81,7 @@ def create_mask(
     overwrite: bool = False,
     join: bool = False,
     unit_interval: bool = False,
+    segmentation: Segmentation | None = None,
 ) -> MaskSink:
     """A sink for a mask on the grid of ``like``; the path's suffix tells the format, no path keeps it in memory.
 
@@ -99,6 +101,7 @@ def create_mask(
         unit_interval: what is written are shares from 0 to 1. As uint8 they are stored as 255 times the share,
             rounded, which NIfTI says of itself (every program reads 0 to 1) and other formats don't; as float16,
             NIfTI and OME-TIFF, which have no such type, store float32.
+        segmentation: what the values mean; DICOM SEG needs it, other formats don't hold it.
 
     Raises:
         OutputError: where the name is taken, its format can't be written or can't hold such a mask, the disk refuses,
@@ -111,6 +114,7 @@ def create_mask(
     request = replace(
         _request(final, like, dtype, channels, chunks), resume=resume, join=join, unit_interval=unit_interval
     )
+    request = replace(request, segmentation=segmentation)
     if unit_interval and request.dtype.kind != "f" and request.dtype != np.uint8:
         raise OutputError(f"{final}: shares from 0 to 1 are stored as uint8, float16 or float32, not {request.dtype}")
     if path is None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from medseg.files import partial_of
 from medseg.geometry import Box
 from medseg.scans.header import reason
 from medseg.scans.protocol import Scan
+
+if TYPE_CHECKING:
+    from medseg.scans.segments import Segmentation
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +39,7 @@ class Request:
         resume: whether to go on with what an interrupted sink of the same layout left.
         join: whether to write boxes of a mask that another process of the job has created and will complete.
         unit_interval: whether the values are shares from 0 to 1; uint8 then stores 255 of them.
+        segmentation: what the values mean, for a format that says so.
     """
 
     path: Path
@@ -45,6 +50,7 @@ class Request:
     resume: bool = False
     join: bool = False
     unit_interval: bool = False
+    segmentation: Segmentation | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:

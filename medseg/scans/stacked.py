@@ -51,6 +51,12 @@ class Stacked(FileScan):
         """Those of every channel."""
         return tuple(file for scan in self.scans for file in files_of(scan))
 
+    @property
+    def modality(self) -> str:
+        """Of its channels, «CT, PT» where they are of several."""
+        found = [scan.modality for scan in self.scans if isinstance(scan, FileScan) and scan.modality]
+        return ", ".join(sorted(set(found)))
+
     def _read(self, box: Box) -> NDArray:
         voxels = np.empty((self.channels, *box.shape), self.dtype)
         start = 0

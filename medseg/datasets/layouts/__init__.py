@@ -6,9 +6,10 @@
 | ``nnunet`` | nnU-Net's raw format: a file a channel, ``CASE_0000.nii.gz`` |
 | ``msd`` | the Medical Segmentation Decathlon's ``dataset.json`` |
 | ``folders`` | ``images/`` and ``labels/``, or ``imagesTr/`` and ``labelsTr/``, matched by stem |
+| ``dicom_tree`` | DICOM studies: image series with the SEG or RTSTRUCT that refers to each |
 
 No file of a data set may lie out of its root (a manifest's folder), links followed. Nothing is opened here but tables
-and JSON.
+and JSON, and DICOM headers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg.datasets.cases import Case
-from medseg.datasets.layouts import folders, manifest, msd, nnunet
+from medseg.datasets.layouts import dicom_tree, folders, manifest, msd, nnunet
 from medseg.datasets.layouts.dataset import DataSet, Layout, Problem
 from medseg.datasets.layouts.describe import read_dataset
 from medseg.datasets.layouts.description import DATASET, DatasetInfo
@@ -30,6 +31,7 @@ LAYOUTS: dict[str, Layout] = {
     "nnunet": nnunet.LAYOUT,
     "msd": msd.LAYOUT,
     "folders": folders.LAYOUT,
+    "dicom_tree": dicom_tree.LAYOUT,
 }
 """Every layout that is known, in the order in which they are tried."""
 

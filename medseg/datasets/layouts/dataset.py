@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from medseg.datasets.borders import Border
 from medseg.datasets.cases import Case, check_inside, is_there, natural_key
 from medseg.datasets.channels import ChannelFiles
 from medseg.datasets.layouts.description import DatasetInfo
@@ -40,6 +41,7 @@ class DataSet:
         channel_files: how a case's files are told apart where each holds some of its channels.
         table: the manifest, where the data set is one's.
         why: what its layout was recognised by; empty where it was named.
+        case_names: «digest» where all cases are called by digests, «stem» where private ones alone are.
     """
 
     layout: str
@@ -53,6 +55,7 @@ class DataSet:
     channel_files: ChannelFiles | None = None
     table: Path | None = None
     why: str = ""
+    case_names: Literal["stem", "digest"] = "stem"
 
     @property
     def path(self) -> Path:
@@ -64,13 +67,18 @@ class DataSet:
             for path in (*case.images, *([case.label] if case.label is not None else [])):
                 check_inside(path, self.root)
 
+    @property
+    def told(self) -> dict[str, str]:
+        """The names of cases that are called otherwise in their files, by what they are called there."""
+        return {case.stem: case.name for case in self.cases if case.stem}
+
     def without(self, names: Iterable[str]) -> DataSet:
         """Without some cases, and what is wrong with them.
 
         Raises:
             ConfigError: where one is not there.
         """
-        left_out = set(names)
+        left_out = {self.told.get(name, name) for name in names}
         known = {case.name for case in self.cases} | {*self.orphans} | {p.case for p in self.problems if p.case}
         for name in left_out:
             if name not in known:
@@ -87,6 +95,10 @@ class DataSet:
         files = self.channel_files and self.channel_files.model_copy(update={"resample": True})
         cases = tuple(replace(case, resample_channels=True) for case in self.cases)
         return replace(self, cases=cases, channel_files=files)
+
+    def bordered(self, border: Border) -> DataSet:
+        """With a border drawn around the instances of every label."""
+        return replace(self, cases=tuple(replace(case, border=border) for case in self.cases))
 
     def labelled(self) -> dict[str, Case]:
         """Every case by name, where all is well.
@@ -154,6 +166,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (" ..." if len(names) > SHOWN else "")
 
 
+def _shown(name: str, path: Path) -> str:
+    """A file's own name, unless the case is called otherwise for the sake of it."""
+    return path.name if name in path.name else name
+
+
 def _check_counterparts(
     what: str,
     folder: Path,
@@ -169,6 +186,6 @@ def _check_counterparts(
     hint = nearest(first, [name for name in those if name not in these] or list(those))
     raise MedsegError(
         f"{folder}: {len(alone)} of {of} {what}s have no {other} of the same stem: "
-        f"{listed([path.name for path in alone.values()])}{hint}; add the {other}s, take the {what}s out, or leave "
-        f"them out with data.exclude: [{listed(list(alone))}]"
+        f"{listed([_shown(name, path) for name, path in alone.items()])}{hint}; add the {other}s, take the {what}s out "
+        f"or leave them out with data.exclude: [{listed(list(alone))}]"
     )

@@ -21,6 +21,7 @@ from medseg.datasets.declared import declared
 from medseg.datasets.labels import Labels
 from medseg.errors import ConfigError, MedsegError, nearest
 from medseg.files import read_json
+from medseg.scans.segments import SegmentLook
 from medseg.scans.units import MILLIMETRES
 
 DATASET = "dataset.json"
@@ -50,6 +51,9 @@ class DatasetInfo(BaseModel):
     ignore: list[str] | None = Field(None, description="labels that don't count; the one called ignore by default")
     spacing: list[PositiveFloat] | None = Field(None, description="between voxels, along the files' own axes, in unit")
     unit: Literal["mm", "um", "nm", "pixel"] = "mm"
+    segments: dict[str, SegmentLook] = Field(
+        default_factory=dict, description="what labels are in a DICOM SEG: a code and a colour for each"
+    )
     patients: dict[str, str] = Field(
         default_factory=dict, description="the patient of each case; its own name by default"
     )

@@ -2,8 +2,8 @@
 
 root/
   dataset.json        optional: DatasetInfo
-  images/  a.tif  b.tif            or imagesTr/
-  labels/  a.tif  b.tif            or labelsTr/; a.nii.gz and a.ome.zarr are both «a»
+  images/  a.tif  b.tif            or image/, imgs/, img/, imagesTr/
+  labels/  a.tif  b.tif            or masks/, label/, mask/, labelsTr/; a.nii.gz and a.ome.zarr are both «a»
 """
 
 from __future__ import annotations
@@ -15,13 +15,26 @@ from medseg.datasets.layouts.dataset import SHOWN, DataSet, Layout, joined
 from medseg.datasets.layouts.description import DATASET, own_info, read_content
 from medseg.errors import MedsegError, nearest
 
-PAIRS = ((IMAGES, LABELS), ("imagesTr", "labelsTr"))
-"""The folders of images and of labels that are known."""
+OF_IMAGES = {
+    IMAGES: (LABELS, "masks"),
+    "imagesTr": ("labelsTr",),
+    "image": ("label", "mask", LABELS, "masks"),
+    "imgs": ("masks", LABELS),
+    "img": ("mask", "masks", "label", LABELS),
+}
+"""The folders of images that are known, and what the folder of their labels may be called."""
+PAIRS = tuple((images, name) for images, labels in OF_IMAGES.items() for name in labels)
+"""Each folder of images with each of its labels, in the order in which they are looked for."""
 
 
 def recognised(root: Path) -> str | None:
-    """Why: it has a folder of images."""
-    return next((f"it has {images}/" for images, _ in PAIRS if (root / images).is_dir()), None)
+    """Why: it has a folder of images, and one of labels where that is there too."""
+    for images, labels in OF_IMAGES.items():
+        if (root / images).is_dir():
+            there = [name for name in labels if (root / name).is_dir()]
+            rest = f"; {', '.join(f'{name}/' for name in there[1:])} is left alone" if there[1:] else ""
+            return f"it has {' and '.join(f'{name}/' for name in (images, *there[:1]))}{rest}"
+    return None
 
 
 def read(root: Path) -> DataSet:
@@ -59,9 +72,9 @@ def folders_of(root: Path) -> tuple[str, str]:
     Raises:
         MedsegError: where there is none of images.
     """
-    for images, labels in PAIRS:
+    for images, labels in OF_IMAGES.items():
         if (root / images).is_dir():
-            return images, labels
+            return images, next((name for name in labels if (root / name).is_dir()), labels[0])
     there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:SHOWN]) or "no folder"
     raise MedsegError(f"{root} has no folder {IMAGES}/ (it holds {there}): a data set has {IMAGES}/ and {LABELS}/")
 
