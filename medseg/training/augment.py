@@ -137,7 +137,7 @@ def build_augmentation(specs: Sequence[Mapping[str, Any]], dims: int) -> Augment
 
 def _parsed(spec: Mapping[str, Any], index: int, dims: int) -> Spec:
     key, name = f"augmentation.{index}", spec.get("name")
-    if name not in TRANSFORMS:
+    if not isinstance(name, str) or name not in TRANSFORMS:
         hint = nearest(str(name), TRANSFORMS)
         raise ConfigError(f"{key}.name is {name!r}{hint}; it must be one of {', '.join(TRANSFORMS)}")
     chosen = TRANSFORMS[name]

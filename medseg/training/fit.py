@@ -11,7 +11,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from medseg.networks.network import Network
 from medseg.training.budget import Budget
 from medseg.training.checkpoint import read_checkpoint, save_checkpoint
 from medseg.training.curves import Curves
+from medseg.training.phases import Phases
 from medseg.training.progress import TrainingBar
 from medseg.training.samples import ConsecutiveSamples, TileSamples
 from medseg.training.segmentation_loss import SegmentationLoss
@@ -57,12 +58,14 @@ class Fitted:
         best: the best mean validation Dice.
         reason: why it stopped: ``steps``, ``time`` or ``no better``.
         seconds: of all starts together.
+        phases: where they went, by phase (:mod:`medseg.training.phases`).
     """
 
     steps: int
     best: float
     reason: str
     seconds: float
+    phases: dict[str, float] = field(default_factory=dict)
 
 
 def fit(
@@ -99,7 +102,7 @@ def fit(
         )
         trainer = _trainer(settings, device, [rounds])
         _run(trainer, task, _loader(samples, sampler, settings, device), checkpoint if before else None)
-    return Fitted(trainer.global_step, rounds.best, rounds.reason, budget.seconds)
+    return Fitted(trainer.global_step, rounds.best, rounds.reason, budget.seconds, rounds.phases.seconds)
 
 
 def metric_names(validator: Validator) -> list[str]:
@@ -132,6 +135,7 @@ class _Rounds(Callback):
         self.best = -1.0
         self.since_best = 0
         self.reason = "steps"
+        self.phases = Phases()
         self._saved_at = time.monotonic()
         self._logged = (time.monotonic(), 0)
 
@@ -141,6 +145,7 @@ class _Rounds(Callback):
             "best": self.best,
             "since_best": self.since_best,
             "seconds": self.budget.seconds,
+            "phases": self.phases.seconds,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -148,18 +153,25 @@ class _Rounds(Callback):
         self.best = state_dict["best"]
         self.since_best = state_dict["since_best"]
         self.budget.spent = state_dict["seconds"]
+        self.phases.restore(state_dict.get("phases", {}))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.budget.start()
         self._logged = (time.monotonic(), trainer.global_step)
+        self.phases.begin()
         if self.budget.over(trainer.global_step):
             trainer.should_stop = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.phases.to("waiting")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, SegmentationTask)
         pl_module.move_average()  # here, since Lightning calls a module's own hook after its callbacks'
+        self.phases.to("forward_backward")
+        self.phases.add_samples(batch["seconds"])
         step = trainer.global_step
         over = self.budget.over(step)
         if (step - 1) % LOG_EVERY == 0:
@@ -171,8 +183,10 @@ class _Rounds(Callback):
         if self._exhausted() or over:
             trainer.should_stop = True
             self.reason = self._why(step)
+        self.phases.to("logging")
         if over or self._saved_at + CHECKPOINT_SECONDS < time.monotonic():
             self._save(trainer)
+            self.phases.to("checkpoints")
 
     def _log(self, task: SegmentationTask, step: int) -> None:
         now = time.monotonic()
@@ -186,7 +200,9 @@ class _Rounds(Callback):
         self.bar.update(self.budget.progress(step), step, running["train/loss"], running["train/dice"], left)
 
     def _validate(self, task: SegmentationTask, step: int) -> None:
+        self.phases.to("logging")
         found = self.validator(task.answer)
+        self.phases.to("validation")
         metrics = found.metrics()
         better = metrics["val/dice_mean"] > self.best
         self.since_best = 0 if better else self.since_best + 1

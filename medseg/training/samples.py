@@ -12,6 +12,7 @@ Legend: C channels; a padded network's core is its window, read = write.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,11 +36,15 @@ from medseg.training.segmentation_loss import SegmentationLoss
 
 
 class Sample(TypedDict):
-    """What a worker hands over: image (C, \\*window), label (\\*core), and the loss's maps of it or an empty tensor."""
+    """What a worker hands over: image (C, \\*window), label (\\*core), and the loss's maps of it or an empty tensor.
+
+    ``seconds`` (2) are those of reading and of augmentation.
+    """
 
     image: Tensor
     label: Tensor
     maps: Tensor
+    seconds: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,20 @@ class SampleGeometry:
 
 @dataclass(frozen=True)
 class TrainingCase:
-    """A case as the network sees it: both on the model's grid."""
+    """A case as the network sees it: both on the model's grid.
+
+    Attributes:
+        census: what the label holds, where that is known already.
+    """
 
     name: str
     image: Scan
     label: Scan
+    census: CaseCensus | None = None
 
     def cached(self) -> TrainingCase:
         """With its voxels in memory."""
-        return TrainingCase(self.name, _cached(self.image), _cached(self.label))
+        return TrainingCase(self.name, _cached(self.image), _cached(self.label), self.census)
 
     @property
     def nbytes(self) -> int:
@@ -120,11 +130,8 @@ class TileSamples(Dataset[Sample]):
 
     @cached_property
     def census(self) -> list[CaseCensus]:
-        """What each case holds, from one pass over its label."""
-        return [
-            CaseCensus.of(case.label, self.labels, np.random.default_rng([self.seed, i]))
-            for i, case in enumerate(self.cases)
-        ]
+        """What each case holds: known since it was prepared, or from one pass over its label."""
+        return [case.census or CaseCensus.of(case.label, self.labels) for case in self.cases]
 
     def __getitem__(self, number: int) -> Sample:
         epoch, index = divmod(number, len(self.cases))
@@ -132,11 +139,12 @@ class TileSamples(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, epoch, index])
         case = self.cases[which]
         core = self._core_box(which, rng)
-        image, label = self._augmented(case, core, int(rng.integers(2**31)))
+        image, label, seconds = self._augmented(case, core, int(rng.integers(2**31)))
         return {
             "image": torch.from_numpy(image),
             "label": torch.from_numpy(label.astype(np.int64)),
             "maps": self._maps(label),
+            "seconds": torch.tensor(seconds),
         }
 
     def _core_box(self, which: int, rng: np.random.Generator) -> Box:
@@ -154,8 +162,12 @@ class TileSamples(Dataset[Sample]):
         start = [s - max(c - n, 0) // 2 for s, c, n in zip(start, core, extent, strict=True)]
         return Box.of(core).shift(start)
 
-    def _augmented(self, case: TrainingCase, core: Box, seed: int) -> tuple[NDArray, NDArray]:
-        """Image (C, \\*window) and class map (\\*core), read with all the border that the augmentation may need."""
+    def _augmented(self, case: TrainingCase, core: Box, seed: int) -> tuple[NDArray, NDArray, tuple[float, float]]:
+        """Image (C, \\*window) and class map (\\*core), read with all the border that the augmentation may need.
+
+        With the seconds of reading and of augmentation.
+        """
+        begun = time.perf_counter()
         geometry = self.geometry
         draw = self.augmentation.draw(geometry.window, seed)
         read = draw.read_shape
@@ -163,8 +175,10 @@ class TileSamples(Dataset[Sample]):
         box = Box.of(read).shift(tuple(a - m for a, m in zip(core.start, margin, strict=True)))
         image = read_mirrored(case.image, box).astype(np.float32, copy=False)
         classes = self.labels.encode(one_channel(read_mirrored(case.label, box), case.label.name), case.label.name)
+        read_at = time.perf_counter()
         image, label = self.augmentation(image, classes, draw, geometry.core)
-        return np.ascontiguousarray(image), np.ascontiguousarray(label)
+        image, label = np.ascontiguousarray(image), np.ascontiguousarray(label)
+        return image, label, (read_at - begun, time.perf_counter() - read_at)
 
     def _maps(self, label: NDArray) -> Tensor:
         maps = None if self.loss is None else self.loss.maps(label, self.labels.classes)

@@ -30,7 +30,7 @@ class TrainingSettings(BaseModel):
         None, description="what the network sees of a sample, as inference counts tiles; null picks one that it takes"
     )
     init_from: Path | None = Field(
-        None, description="a run's folder or a model package whose weights the network begins with, where they fit"
+        None, description="a run's folder, a model package or models:/NAME@ALIAS, whose weights the network begins with"
     )
     freeze: list[str] = Field(
         [], description="parts of the network, or single parameters, that are not trained: [backbone.layer1, score]"
@@ -74,6 +74,11 @@ class TrainingSettings(BaseModel):
     )
     workers: int = Field(1, ge=0, description="processes that read samples; the result does not depend on it")
     cache_mib: NonNegativeFloat = Field(1024, description="scans are kept in memory up to this, read from disk beyond")
+    prepare: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="cases put on the model's grid once and kept in the cache folder: those beyond cache_mib, all, or "
+        "none; the result does not depend on it",
+    )
 
     @field_validator("precision", mode="before")
     @classmethod

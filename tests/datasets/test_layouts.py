@@ -82,7 +82,7 @@ def test_nnunet_s_names_do_without_a_description(tmp_path: Path) -> None:
 def test_numbered_files_whose_labels_are_numbered_too_are_no_channels(tmp_path: Path) -> None:
     files = [f"{folder}/slice_{n:04d}.png" for folder in ("imagesTr", "labelsTr") for n in range(3)]
     root = lay(tmp_path, files)
-    assert recognise(root) == ("folders", "it has imagesTr/")
+    assert recognise(root) == ("folders", "it has imagesTr/ and labelsTr/")
     assert names(open_dataset(root)) == ["slice_0000", "slice_0001", "slice_0002"]
 
 
@@ -195,7 +195,7 @@ def test_no_link_leads_out_whatever_the_layout(tmp_path: Path, make: Any, place:
 
 def test_training_folders_do_without_a_description(tmp_path: Path) -> None:
     root = msd(tmp_path, content=None)
-    assert recognise(root) == ("folders", "it has imagesTr/")
+    assert recognise(root) == ("folders", "it has imagesTr/ and labelsTr/")
     assert open_dataset(root).info is None and list(open_dataset(root).labelled()) == ["b2", "b10"]
 
 
@@ -229,3 +229,25 @@ def test_the_real_hippocampus_has_its_known_traps(real_data: Path) -> None:
     assert [case.name for case in found.cases if case.label is None] == ["hippocampus_118"]
     assert list(found.orphans) == ["hippocampus_010", "hippocampus_281"]
     assert len(found.without(["hippocampus_118", *found.orphans]).labelled()) == 195
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (("images", "masks"), "it has images/ and masks/"),
+        (("images", "labels"), "it has images/ and labels/"),
+        (("images", "labels", "masks"), "it has images/ and labels/; masks/ is left alone"),
+        (("imgs", "masks"), "it has imgs/ and masks/"),
+        (("image", "mask"), "it has image/ and mask/"),
+        (("images",), "it has images/"),
+    ],
+)
+def test_folders_of_images_and_masks_are_known_by_several_names(
+    tmp_path: Path, folders: tuple[str, ...], said: str
+) -> None:
+    root = lay(tmp_path, [f"{folder}/{name}.png" for folder in folders for name in ("a", "b")])
+    assert recognise(root) == ("folders", said)
+    found = open_dataset(root)
+    assert said in found.account()
+    expected = root / folders[1] / "a.png" if folders[1:] else None
+    assert found.cases[0].label == expected

@@ -106,7 +106,7 @@ def test_a_case_without_foreground_is_sampled_all_the_same():
 
 def test_remembered_voxels_are_foreground():
     one = case((60, 60), seed=4, share=0.01)
-    found = CaseCensus.of(one.label, LABELS, np.random.default_rng(0))
+    found = CaseCensus.of(one.label, LABELS)
     (voxels,), values = found.foreground, one.label.read(Box.of(one.label.shape))
     assert (values[0][tuple(voxels.T)] == 255).all()
     assert len(voxels) == (values == 255).sum() == found.counts[1]

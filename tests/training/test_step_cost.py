@@ -1,8 +1,10 @@
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from medseg import build_network
 from medseg.inference.cost import Forward
-from medseg.training.step_cost import index_bytes, step_bytes
+from medseg.training.step_cost import count_step, index_bytes, step_bytes
 
 
 def segnet(**arguments):
@@ -39,3 +41,23 @@ def test_a_step_holds_at_least_gradients_averages_and_what_backward_needs():
     passed = Forward(network.eval()).measure((128, 128), 4).bytes
     assert passed is not None
     assert passed < held
+
+
+def test_operations_of_a_step_are_those_of_a_real_one():
+    network = build_network({"name": "unet", "width": 4, "depth": 2, "padding": "same", "norm": "batch"})
+    x = torch.rand(2, 1, 32, 32)
+    with FlopCounterMode(display=False) as real:
+        network(x).square().mean().backward()
+    assert count_step(network, (32, 32), 2).flops == real.get_total_flops()
+
+
+def test_what_is_counted_holds_what_backward_needs_and_half_of_it_in_half_precision():
+    spec = {"name": "unet", "width": 16, "depth": 2, "padding": "same", "norm": "batch", "dropout": 0.0}
+    network = build_network(spec).eval()
+    whole, half = (count_step(network, (128, 128), 4, half=half).bytes for half in (False, True))
+    # Of the first and the last level: two convolutions, two norms, each map kept for the backward pass.
+    assert whole >= 2 * 4 * 16 * 128 * 128 * 4 * 4
+    assert 0.4 * whole < half < 0.7 * whole
+    assert not network.training
+    larger = count_step(network, (128, 128), 8).bytes
+    assert 1.7 * whole < larger < 2 * whole
