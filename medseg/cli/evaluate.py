@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from medseg.cli.case_names import CASE_NAMES, CaseNames
 from medseg.errors import MedsegError, OutputError
 
 if TYPE_CHECKING:
+    from medseg.evaluation.evaluate import Wanted
     from medseg.evaluation.report import Report
+    from medseg.tracking.store import Store
 
 
 class Segments(StrEnum):
@@ -24,8 +27,19 @@ class Segments(StrEnum):
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Option(help="The folder of masks.")],
-    references: Annotated[Path, typer.Option(help="The folder of labels, matched by stem.")],
+    run: Annotated[
+        Optional[Path],
+        typer.Argument(
+            metavar="[RUN]", help="A run's folder: the validation cases of it, or of all its folds, pooled."
+        ),
+    ] = None,
+    predictions: Annotated[
+        Optional[list[Path]],
+        typer.Option(help="The folder of masks; several are pooled: --predictions A --predictions B."),
+    ] = None,
+    references: Annotated[
+        Optional[Path], typer.Option(help="The folder of labels, matched by stem. Of a RUN: its data set.")
+    ] = None,
     output: Annotated[
         Optional[Path], typer.Option("-o", "--output", help="The folder for metrics.csv and metrics.json.")
     ] = None,
@@ -63,7 +77,10 @@ def evaluate(
         ),
     ] = None,
     html: Annotated[bool, typer.Option("--html/--no-html", help="Write report.html where there are images.")] = True,
+    case_names: Annotated[CaseNames, typer.Option(help=CASE_NAMES)] = CaseNames.stem,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace metrics that the folder holds.")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Leave a run in MLflow, linked to the model's.")] = False,
+    store: Annotated[Optional[str], typer.Option(help="MLflow's store for it; else the default one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Compare masks with references, per case and class."""
@@ -79,17 +96,92 @@ def evaluate(
         probabilities=probabilities,
     )
     page = _page(output, images, overwrite) if html else None
+    wanted_store = _store(store) if track or store is not None else None
+    folders = _folders(run, predictions, references)
+    if run is not None and references is None:
+        report = _of_run(run, wanted, output if html else None, output, predicted_only, overwrite)
+        _track(report, folders, output, wanted_store)
+        _show(report, as_json)
+        return
+    if references is None:
+        raise MedsegError("no references are given: add --references LABELS")
     report = evaluate_folders(
-        predictions, references, out=output, wanted=wanted, predicted_only=predicted_only, overwrite=overwrite
+        folders,
+        references,
+        out=output,
+        wanted=wanted,
+        predicted_only=predicted_only,
+        overwrite=overwrite,
+        case_names=case_names.value,
     )
     if page is not None:
-        _write_page(page, report, predictions, references, images)
+        _write_page(page, report, folders, references, images)
+    _track(report, folders, output, wanted_store)
+    _show(report, as_json)
+
+
+def _store(text: str | None) -> Store:
+    """Where the evaluation's run goes, before anything is computed."""
+    from medseg.tracking.store import Store
+
+    store = Store.resolve(text)
+    store.check()
+    return store
+
+
+def _track(report: Report, folders: list[Path], output: Path | None, store: Store | None) -> None:
+    """Leaves a run in MLflow where one is wanted."""
+    if store is None:
+        return
+    from medseg.tracking.applied import track_evaluation
+
+    run = track_evaluation(report, folders, output, store)
+    print(f"run: {run.id or 'waits in ' + str(output)} in {store.shown}", file=sys.stderr)
+
+
+def _show(report: Report, as_json: bool) -> None:
+    from rich.console import Console
+
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
         return
-    from rich.console import Console
-
     Console(width=None if Console().is_terminal else 120).print(report.table())
+
+
+def _folders(run: Path | None, predictions: list[Path] | None, references: Path | None) -> list[Path]:
+    """Where the masks lie.
+
+    Raises:
+        MedsegError: where nothing is given, or both a run and folders.
+    """
+    if run is not None and predictions:
+        raise MedsegError(f"RUN {run} and --predictions exclude each other: a run has its own masks")
+    if run is not None:
+        from medseg.held_out import places_of
+
+        return places_of(run)
+    if not predictions:
+        raise MedsegError("nothing to evaluate is given: a RUN, or --predictions MASKS with --references LABELS")
+    return predictions
+
+
+def _of_run(
+    run: Path, wanted: Wanted, page: Path | None, output: Path | None, predicted_only: bool, overwrite: bool
+) -> Report:
+    """Scores a run's validation cases by its own data set."""
+    from medseg.evaluation.evaluate import check_free, write_report
+    from medseg.held_out import HeldOut
+
+    check_free(output, overwrite)
+    held_out = HeldOut.of(run)
+    report = held_out.score(wanted, predicted_only)
+    if page is not None:
+        name = run.resolve().name
+        found = held_out.write(report, page, f"Evaluation of {name}", {"run": name})
+        print(f"report: {found.page}", file=sys.stderr)
+    else:
+        write_report(report, output, held_out.cases)
+    return report
 
 
 def _page(output: Path | None, images: Path | None, overwrite: bool) -> Path | None:
@@ -106,7 +198,7 @@ def _page(output: Path | None, images: Path | None, overwrite: bool) -> Path | N
     return path
 
 
-def _write_page(path: Path, report: Report, predictions: Path, references: Path, images: Path | None) -> None:
+def _write_page(path: Path, report: Report, predictions: list[Path], references: Path, images: Path | None) -> None:
     """Writes the page of an evaluation whose images are known."""
     from medseg.tracking.html.page import Page
     from medseg.tracking.html.shown import files_opener, images_beside, show_cases
@@ -115,9 +207,9 @@ def _write_page(path: Path, report: Report, predictions: Path, references: Path,
     if images is None:
         return
     shown = show_cases(report, files_opener(report, predictions, references, images))
-    about = {"predictions": predictions.name, "references": references.name}
+    about = {"predictions": ", ".join(folder.name for folder in predictions), "references": references.name}
     try:
-        Page(report, shown, f"Evaluation of {predictions.resolve().name}", about).write(path)
+        Page(report, shown, f"Evaluation of {predictions[0].resolve().name}", about).write(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     print(f"report: {path}", file=sys.stderr)

@@ -9,12 +9,29 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.datasets.borders import Border
 from medseg.errors import MedsegError
+from medseg.scans.dicom_labels import Table
 from medseg.scans.scan import stem_of, suffix_of
 
 IMAGES = "images"
 LABELS = "labels"
 _PIECE = 1 << 20
+
+
+@dataclass(frozen=True)
+class DicomCase:
+    """What tells a case's DICOM objects from others beside them, and how its label is read.
+
+    Attributes:
+        image: the file or folder that its series lies in.
+        series: the series' UID.
+        table: the value of each set of segments of the label; see :mod:`medseg.scans.dicom_labels`.
+    """
+
+    image: Path
+    series: str
+    table: Table = ()
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,9 @@ class Case:
         further: the files of the other channels, in their order.
         fold: the fold that the data set puts it in, or None.
         resample_channels: whether further channels on other grids are resampled to the first one's.
+        stem: what its files call it, where its name is a digest of that; never told.
+        dicom: of a case in a tree of DICOM studies.
+        border: what is drawn around the instances that its label numbers; None for nothing.
     """
 
     name: str
@@ -38,6 +58,9 @@ class Case:
     further: tuple[Path, ...] = ()
     fold: str | None = None
     resample_channels: bool = False
+    stem: str = ""
+    dicom: DicomCase | None = None
+    border: Border | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -96,10 +119,10 @@ def is_there(path: Path) -> bool:
 def digest(cases: Iterable[Case]) -> str:
     """The SHA-256 of names and contents of cases, whatever their order and wherever they lie; read in pieces."""
     total = hashlib.sha256()
-    for case in sorted(cases, key=lambda c: c.name):
+    for case in sorted(cases, key=lambda c: c.stem or c.name):
         files = [(IMAGES, case.image), *((IMAGES, path) for path in case.further), (LABELS, case.label)]
         for kind, path in files:
-            total.update(f"{kind}/{case.name}\0".encode())
+            total.update(f"{kind}/{case.stem or case.name}\0".encode())
             if path is not None:
                 _add_content(total, path)
     return total.hexdigest()

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.datasets.check import open_label
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError
 from medseg.evaluation.families import FAMILIES, NUMBERS, Values, calibrate, counted, measure_surfaces
 from medseg.evaluation.metrics import MISSING, Counts, Scores, evaluate_pair
+from medseg.evaluation.opened import Reference, open_pair
 from medseg.evaluation.pair import Lengths, Options, Pair
 from medseg.evaluation.surfaces import diagonal
 from medseg.scans.scan import Scan, open_scan
@@ -50,7 +50,7 @@ class CaseResult:
 def score_case(
     name: str,
     prediction: Path | None,
-    reference: Path,
+    reference: Reference,
     labels: Labels,
     options: Options,
     probabilities: Path | None = None,
@@ -60,7 +60,7 @@ def score_case(
     Args:
         name: the case's.
         prediction: its mask, or None where it is missing.
-        reference: its label file.
+        reference: its label file, or the case of a data set.
         labels: what the values of both mean.
         options: what to compute.
         probabilities: its probabilities, where calibration is asked for.
@@ -68,12 +68,18 @@ def score_case(
     Raises:
         MedsegError: where grids or values don't belong together, or one is too large for what is asked.
     """
-    expected = open_label(reference)
-    if prediction is None:
+    found, expected = open_pair(prediction, reference, labels)
+    if found is None:
         return _missing(name, expected, labels, options)
     if labels.regions:
-        return _of_regions(name, prediction, reference, labels, options)
-    pair = Pair(open_label(prediction), expected, labels, options)
+        return _of_regions(name, found, expected, labels, options)
+    return _scored(name, found, expected, labels, options, probabilities)
+
+
+def _scored(
+    name: str, found: Scan, expected: Scan, labels: Labels, options: Options, probabilities: Path | None = None
+) -> CaseResult:
+    pair = Pair(found, expected, labels, options)
     counts, borders = pair.count()
     values: dict[str, Values] = {label: dict(counted(counts, n, pair.lengths)) for n, label in pair.numbered}
     whole = {"case_pixel_error": counts.pixel_error}
@@ -91,12 +97,12 @@ def score_case(
     return CaseResult(name, counts, kept, whole)
 
 
-def _of_regions(name: str, prediction: Path, reference: Path, labels: Labels, options: Options) -> CaseResult:
+def _of_regions(name: str, found: Scan, expected: Scan, labels: Labels, options: Options) -> CaseResult:
     """Each region against all else, as if it were the one label; the table is of the classes that they are made of."""
     if options.wants("calibration"):
         raise MedsegError("ece and brier need a probability for each class, and these are regions: leave them out")
-    alone = {r: score_case(name, prediction, reference, labels.region(r), options) for r in labels.regions}
-    counts = evaluate_pair(open_label(prediction), open_label(reference), labels)
+    alone = {r: _scored(name, found, expected, labels.region(r), options) for r in labels.regions}
+    counts = evaluate_pair(found, expected, labels)
     values = {region: result.values[region] for region, result in alone.items()}
     return CaseResult(name, counts, values, {"case_pixel_error": counts.pixel_error})
 

@@ -124,20 +124,29 @@ def check_references(pairs: Sequence[Pair], cases: Sequence[str], labels: Sequen
 
 def _differing(first: ScoreTable, second: ScoreTable, cases: Sequence[str], labels: Sequence[str]) -> str | None:
     """How the references of two differ; nothing where they don't, None where that is not known."""
-    both = [case for case in cases if case in first.references and case in second.references]
-    if not both and first.dataset is not None and second.dataset is not None:
+    digests, others = first.reference_digests, second.reference_digests
+    told = [case for case in cases if case in digests and case in others]
+    both = [case for case in cases if case in first.references and case in second.references and case not in told]
+    if not both and not told and first.dataset is not None and second.dataset is not None:
         same = first.dataset == second.dataset
         return "" if same else f"the digests of their data sets are {first.dataset[:12]} and {second.dataset[:12]}"
-    if not both:
+    if not both and not told:
         return None
-    found = [
-        f"{case} ({label}: {a} and {b} voxels)"
-        for case in both
-        for label in labels
-        if (a := first.references[case].get(label)) != (b := second.references[case].get(label))
-    ]
+    moved = [case for case in told if digests[case] != others[case]]
+    counted = {case: _counts(first, second, case, labels) for case in (*moved, *both)}
+    found = [entry for case in both for entry in counted[case]]
+    found += [entry for case in moved for entry in counted[case] or [f"{case} (other voxels)"]]
     number = len({entry.partition(" (")[0] for entry in found})
     return f"{number} case{'s differ' if number > 1 else ' differs'}: {some(found)}" if found else ""
+
+
+def _counts(first: ScoreTable, second: ScoreTable, case: str, labels: Sequence[str]) -> list[str]:
+    """A case's labels whose references have other numbers of voxels."""
+    return [
+        f"{case} ({label}: {a} and {b} voxels)"
+        for label in labels
+        if (a := first.references.get(case, {}).get(label)) != (b := second.references.get(case, {}).get(label))
+    ]
 
 
 def check_settings(pairs: Sequence[Pair], measures: Sequence[Measure], labels: Sequence[str]) -> None:

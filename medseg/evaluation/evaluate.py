@@ -10,20 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from medseg.datasets.case_names import How, by_case, named, write_map
 from medseg.datasets.cases import find_scans
-from medseg.datasets.check import check_grid, open_label
+from medseg.datasets.check import check_grid
+from medseg.datasets.checks.survey import Item, label_items, survey
 from medseg.datasets.labels import Labels, one_channel
-from medseg.datasets.layouts import read_dataset
+from medseg.datasets.layouts import DataSet, dicom_tree, read_dataset
 from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import GridError, MedsegError, OutputError, nearest, some
 from medseg.evaluation.case import score_case
 from medseg.evaluation.catalogue import Family, choose
+from medseg.evaluation.opened import Reference, open_pair
 from medseg.evaluation.pair import Options
 from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import read_json
 from medseg.inference.outputs import PROBABILITIES
 from medseg.scans.blocks import blocks
-from medseg.scans.scan import stem_of, suffix_of
+from medseg.scans.scan import READERS, stem_of, suffix_of
 
 INFERENCE = "inference.json"
 """What medseg infer leaves beside its masks; its key «labels» says what their values mean."""
@@ -85,7 +88,7 @@ class Wanted:
 
 
 def evaluate(
-    predictions: Path,
+    predictions: Path | Sequence[Path],
     references: Path,
     labels: Labels | None = None,
     out: Path | None = None,
@@ -93,11 +96,13 @@ def evaluate(
     wanted: Wanted | None = None,
     predicted_only: bool = False,
     overwrite: bool = False,
+    case_names: How = "stem",
 ) -> Report:
     """Scores predictions against the references of the same stem.
 
     Args:
-        predictions: a folder of masks, or one mask.
+        predictions: a folder of masks, or one mask; of several folders, as those of a cross-validation's folds, the
+            cases are pooled.
         references: a folder of label files (or a data set's root, whose ``labels/`` or ``labelsTr/`` is meant), or one.
         labels: what the values mean. By default what ``inference.json`` beside the predictions says, else the
             ``dataset.json`` in or above the references, else every value but 0 that is found in the
@@ -106,38 +111,138 @@ def evaluate(
         wanted: what to compute; by default what is quick and says most.
         predicted_only: whether references without a prediction are left out; otherwise they score the worst.
         overwrite: whether to replace those that are there.
+        case_names: what cases are called; see :mod:`medseg.datasets.case_names`.
 
     Raises:
-        MedsegError: where nothing matches, pairs' grids or values don't belong together, or an option is wrong.
+        MedsegError: where nothing matches, pairs' grids or values don't belong together, a case is predicted twice, or
+            an option is wrong.
         OutputError: where results are there already or cannot be written.
     """
     wanted = wanted or Wanted()
+    folders = [predictions] if isinstance(predictions, Path) else list(predictions)
+    predictions = folders[0]
     references = next((references / f for _, f in PAIRS if (references / f).is_dir()), references)
-    predicted, expected = _scans("predictions", predictions), _scans("references", references)
+    predicted = _pooled("predictions", folders, case_names)
+    _check_labels(folders, references)
+    expected: dict[str, Reference] = {}
+    tree = _tree(references, case_names)
+    if tree is not None:
+        expected |= tree.labelled()
+        labels = labels or find_labels(predictions, references) or _own_labels(tree)
+    else:
+        expected |= by_case(_scans("references", references), predicted, case_names)
     if _single(predictions) and _single(references):
         predicted = {next(iter(expected)): predictions}
     elif _single(predictions):
         expected = {name: path for name, path in expected.items() if name in predicted} or expected
     _check_matches(predictions, predicted, references, expected)
-    _check_free(out, overwrite)
+    check_free(out, overwrite)
     if predicted_only:
         expected = {name: path for name, path in expected.items() if name in predicted}
-    labels, numbered = _labels(labels or find_labels(predictions, references), expected, wanted.instances)
+    labels, numbered = scored_labels(labels or find_labels(predictions, references), expected, wanted.instances)
     options = wanted.options(labels, numbered)
-    probabilities = _probabilities(predictions, predicted, expected, wanted) if options.wants("calibration") else {}
-    _check_grids(predicted, expected)
+    probabilities = find_probabilities(folders, predicted, expected, wanted) if options.wants("calibration") else {}
+    report = score_all(predicted, expected, labels, wanted, options, probabilities)
+    write_report(report, out, expected)
+    return report
+
+
+def score_all(
+    predicted: Mapping[str, Path],
+    expected: Mapping[str, Reference],
+    labels: Labels,
+    wanted: Wanted,
+    options: Options,
+    probabilities: Mapping[str, Path] | None = None,
+) -> Report:
+    """Scores every reference, by the name of its case.
+
+    Args:
+        predicted: the masks; cases that lack one score the worst.
+        expected: the references.
+        labels: what the values of both mean.
+        wanted: what was asked for.
+        options: that, for these labels.
+        probabilities: of the cases, where calibration is asked for.
+
+    Raises:
+        MedsegError: where grids or values don't belong together.
+    """
+    _check_grids(predicted, expected, labels)
     cases = tuple(
-        score_case(name, predicted.get(name), path, labels, options, probabilities.get(name))
+        score_case(name, predicted.get(name), path, labels, options, (probabilities or {}).get(name))
         for name, path in expected.items()
     )
     extra = tuple(name for name in predicted if name not in expected)
-    report = Report(labels, cases, extra, settings_of(wanted, options))
-    if out is not None:
-        try:
-            report.write(out)
-        except OSError as error:
-            raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    return report
+    return Report(labels, cases, extra, settings_of(wanted, options), reference_digests(expected))
+
+
+def write_report(report: Report, out: Path | None, expected: Mapping[str, Reference]) -> None:
+    """Writes a report, and who the cases are where their names are digests; nothing where no folder is given.
+
+    Raises:
+        OutputError: where the folder cannot be written.
+    """
+    if out is None:
+        return
+    try:
+        report.write(out)
+        write_map(out, [(name, _file(one)) for name, one in expected.items()])
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+
+
+def _pooled(what: str, folders: Sequence[Path], how: How) -> dict[str, Path]:
+    """The masks of all folders by case.
+
+    Raises:
+        MedsegError: where a case is in two.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for name, path in by_case(_scans(what, folder), how=how).items():
+            if name in found:
+                raise MedsegError(
+                    f"{what}: the case {name} is in {found[name].parent} and in {folder}: pool folders that share no "
+                    "case, as those of a cross-validation's folds, or evaluate each by itself"
+                )
+            found[name] = path
+    return found
+
+
+def _check_labels(folders: Sequence[Path], references: Path) -> None:
+    """Refuses to pool masks whose values mean something else."""
+    first, *others = [find_labels(folder, references) for folder in folders]
+    for folder, other in zip(folders[1:], others, strict=True):
+        if other != first:
+            raise MedsegError(f"the labels of {folders[0]} and {folder} differ: pool masks of one task")
+
+
+def _tree(references: Path, how: How) -> DataSet | None:
+    """The data set of a tree of DICOM studies; None for any other folder of labels."""
+    if not references.is_dir() or any(READERS[suffix_of(path)] != "dicom" for path in find_scans(references).values()):
+        return None
+    if dicom_tree.recognised(references) is None:
+        return None
+    found = dicom_tree.read(references)
+    return named(found, how) if found.cases else None
+
+
+def _own_labels(tree: DataSet) -> Labels | None:
+    return None if tree.info is None else tree.info.label_map
+
+
+def _file(reference: Reference) -> Path:
+    return reference if isinstance(reference, Path) else reference.label or reference.image
+
+
+def reference_digests(references: Mapping[str, Reference]) -> dict[str, str]:
+    """Of the voxels of each label file, by case; none of a file that cannot be read so. Kept in the cache folder."""
+    items = {
+        name: Item(one, "label") if isinstance(one, Path) else label_items(one)[0] for name, one in references.items()
+    }
+    found = survey(items.values(), workers=1)
+    return {name: found[item].voxels for name, item in items.items() if found[item].voxels}
 
 
 def find_labels(predictions: Path, references: Path) -> Labels | None:
@@ -162,8 +267,12 @@ def find_labels(predictions: Path, references: Path) -> Labels | None:
     return None
 
 
-def _labels(known: Labels | None, references: Mapping[str, Path], instances: bool) -> tuple[Labels, bool]:
-    """The labels to score by, and whether they are declared to be instances."""
+def scored_labels(known: Labels | None, references: Mapping[str, Reference], instances: bool) -> tuple[Labels, bool]:
+    """The labels to score by, and whether they are declared to be instances.
+
+    Raises:
+        MedsegError: where instances are asked for and the labels are several, or none is known and none is found.
+    """
     if not instances:
         return known or _labels_of(references), False
     if known is None:
@@ -177,29 +286,36 @@ def _labels(known: Labels | None, references: Mapping[str, Path], instances: boo
     return Labels(known.values, known.foreground, True, known.ignore, known.merged), known.instances
 
 
-def _probabilities(
-    predictions: Path, predicted: Mapping[str, Path], expected: Mapping[str, Path], wanted: Wanted
+def find_probabilities(
+    folders: Sequence[Path], predicted: Mapping[str, Path], expected: Mapping[str, Reference], wanted: Wanted
 ) -> dict[str, Path]:
-    """The probabilities of each case that is predicted."""
-    folder = wanted.probabilities or (predictions.parent if _single(predictions) else predictions) / PROBABILITIES
-    if not folder.exists():
-        raise MedsegError(f"{folder} does not exist: ece and brier need what medseg infer --probabilities writes")
+    """The probabilities of each case that is predicted, of every folder of predictions or the one that is named.
+
+    Raises:
+        MedsegError: where a folder or a case's file is missing.
+    """
+    places = [(path.parent if _single(path) else path) / PROBABILITIES for path in folders]
+    places = places if wanted.probabilities is None else [wanted.probabilities]
+    for folder in places:
+        if not folder.exists():
+            raise MedsegError(f"{folder} does not exist: ece and brier need what medseg infer --probabilities writes")
     if _single(folder):
         return dict.fromkeys(expected, folder)
-    found = _scans("probabilities", folder)
+    found = {name: path for place in places for name, path in by_case(_scans("probabilities", place), expected).items()}
     wanting = [name for name in expected if name in predicted and name not in found]
     if wanting:
         raise MedsegError(f"{folder} lacks the probabilities of {some(wanting)}: make them again, or name their folder")
     return found
 
 
-def _check_grids(predicted: Mapping[str, Path], expected: Mapping[str, Path]) -> None:
+def _check_grids(predicted: Mapping[str, Path], expected: Mapping[str, Reference], labels: Labels) -> None:
     """Refuses predictions on other grids than their references, all of them at once, before anything is counted."""
     wrong: dict[str, str] = {}
     for name in expected:
         if name in predicted:
             try:
-                check_grid(open_label(predicted[name]), open_label(expected[name]))
+                found, truth = open_pair(predicted[name], expected[name], labels)
+                check_grid(found or truth, truth)
             except GridError as error:
                 wrong[name] = str(error)
     if len(wrong) == 1:
@@ -222,18 +338,18 @@ def settings_of(wanted: Wanted, options: Options) -> dict[str, Any]:
     }
 
 
-def _labels_of(references: Mapping[str, Path]) -> Labels:
+def _labels_of(references: Mapping[str, Reference]) -> Labels:
     found: set[int] = set()
     for path in references.values():
-        scan = open_label(path)
+        _, scan = open_pair(None, path)
         for box in blocks(scan):
             values = np.unique(one_channel(scan.read(box), scan.name))
             if values.dtype.kind == "f" and not (np.isfinite(values) & (np.rint(values) == values)).all():
-                raise MedsegError(f"{path} holds values that are no whole numbers: it is no label file")
+                raise MedsegError(f"{_file(path)} holds values that are no whole numbers: it is no label file")
             found.update(int(value) for value in values)
             if len(found) > MOST_VALUES:
                 raise MedsegError(
-                    f"{path}: the references hold more than {MOST_VALUES} values: name the labels, or mend the files"
+                    f"{_file(path)}: the references hold more than {MOST_VALUES} values: name the labels, or mend the files"
                 )
     found.discard(0)
     if not found:
@@ -258,7 +374,7 @@ def _single(path: Path) -> bool:
 
 
 def _check_matches(
-    predictions: Path, predicted: Mapping[str, Path], references: Path, expected: Mapping[str, Path]
+    predictions: Path, predicted: Mapping[str, Path], references: Path, expected: Mapping[str, Reference]
 ) -> None:
     if any(name in predicted for name in expected):
         return
@@ -269,7 +385,12 @@ def _check_matches(
     )
 
 
-def _check_free(out: Path | None, overwrite: bool) -> None:
+def check_free(out: Path | None, overwrite: bool) -> None:
+    """Refuses a folder that holds an evaluation already.
+
+    Raises:
+        OutputError: unless overwriting is asked for.
+    """
     taken = [out / name for name in (CSV, JSON) if (out / name).exists()] if out is not None else []
     if taken and not overwrite:
         raise OutputError(f"{taken[0]} exists: choose another folder, or replace it with --overwrite")

@@ -61,12 +61,14 @@ class Report:
         cases: in natural order of their names.
         extra: names of predictions without a reference, which are left out.
         settings: what was asked for: metrics, tolerances, how objects match; as JSON.
+        references: by case, the digest of the reference's voxels, as far as they are known.
     """
 
     labels: Labels
     cases: tuple[CaseResult, ...]
     extra: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    references: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -155,6 +157,7 @@ class Report:
         return {
             "case": case.name,
             "missing": case.missing,
+            "reference_digest": self.references.get(case.name),
             "pixel_error": _json(case.pixel_error),
             **_jsons(case.whole),
             "labels": {name: self._class(case, name) for name in self.labels.targets},

@@ -47,6 +47,7 @@ class ScoreTable:
         values: by column and label, of each case; only finite ones.
         missing: the cases without a prediction, which are scored worst.
         references: by case, the voxels that the reference gives each label, where they are known.
+        reference_digests: by case, of the reference's voxels, where they are known.
         settings: of the evaluation, where they are known.
         dataset: the digest of the data set, where it is known.
         digest: of the scores.
@@ -60,6 +61,7 @@ class ScoreTable:
     values: Mapping[tuple[str, str], Mapping[str, float]]
     missing: tuple[str, ...] = ()
     references: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    reference_digests: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     dataset: str | None = None
     digest: str = ""
@@ -98,6 +100,8 @@ def read_report(path: Path, name: str) -> ScoreTable:
 
 def _scores_of(content: Mapping[str, Any], name: str) -> ScoreTable:
     cases = {case["case"]: case for case in content["cases"]}
+    if not all(isinstance(name, str) for name in cases):
+        raise TypeError("a case's name is no text")
     labels = list(dict.fromkeys(label for case in cases.values() for label in case["labels"]))
     measures = {
         column: Measure(column, about["metric"], about["better"]) for column, about in content["columns"].items()
@@ -115,7 +119,9 @@ def _scores_of(content: Mapping[str, Any], name: str) -> ScoreTable:
         if not row["missing"]
     }
     missing = tuple(case for case, row in cases.items() if row["missing"])
+    digests = {case: str(row["reference_digest"]) for case, row in cases.items() if row.get("reference_digest")}
     about = {"missing": missing, "references": references, "settings": content["settings"]}
+    about["reference_digests"] = digests
     return ScoreTable(name, tuple(cases), measures | whole, values, digest=digest_of(content), **about)
 
 

@@ -117,13 +117,18 @@ def count_forward(network: Network, window: Sequence[int], batch: int = 1) -> Co
     tensors = [*network.named_parameters(), *network.named_buffers()]
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     x = torch.empty((batch, network.in_channels, *window), dtype=_dtype(network), device="meta")
-    with torch.no_grad(), _Counter(x) as counter:
+    with torch.no_grad(), Counter(x) as counter:
         functional_call(network, shapes, (x,))
     return Count(counter.flops, counter.peak)
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation, and which tensors' memory is alive after it."""
+class Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation, backward ones too, and which tensors' memory is alive after it; what is given is left out.
+
+    Attributes:
+        flops: floating-point operations so far.
+        peak: the most bytes alive at once so far.
+    """
 
     def __init__(self, given: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -144,7 +149,8 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         copies = 0
         if func._overloadpacket in flop_registry:
             self.flops += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
-            copies = _blocked_bytes(args[0]) + _blocked_bytes(out)
+            maps = args[:2] if func is torch.ops.aten.convolution_backward.default else args[:1]
+            copies = sum(_blocked_bytes(x) for x in tree_leaves((maps, out)) if isinstance(x, Tensor))
         self.peak = max(self.peak, self._alive + copies)
         return out
 

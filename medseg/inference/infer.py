@@ -25,6 +25,7 @@ from medseg.files import digest_of, partial_of
 from medseg.geometry import Tiling
 from medseg.inference.budget import Budget
 from medseg.inference.cost import Forward
+from medseg.inference.decode import MOST_FLAGS
 from medseg.inference.emit import Output
 from medseg.inference.journal import Journal, Terms, journal_of
 from medseg.inference.lock import held
@@ -33,14 +34,17 @@ from medseg.inference.outputs import PROBABILITIES
 from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, overhead, spare_of
 from medseg.inference.segment import Pace
+from medseg.inference.segmentation import check_seg, segmentation_of
 from medseg.inference.source import Source
 from medseg.inference.through import through
 from medseg.inference.tta import Flips, plane_of
 from medseg.inference.windows import Blending
 from medseg.networks.network import Network
 from medseg.postprocessing.chain import raw_of, run_chain
+from medseg.private import public
 from medseg.scans.cache import PIECES
-from medseg.scans.scan import MaskSink, create_mask, open_scan
+from medseg.scans.scan import MaskSink, create_mask, open_scan, suffix_of
+from medseg.scans.segments import SEG, Segmentation
 from medseg.scans.sink import as_output_error, remove
 from medseg.scans.views import Cropped
 
@@ -69,7 +73,7 @@ class Result:
         """For ``--json``."""
         stages = {name: getattr(self.progress, name) for name in ("read", "network", "write")}
         return {
-            "input": str(self.input),
+            "input": public(self.input),
             "output": str(self.output),
             "mode": self.mode,
             "tiles": self.progress.tiles,
@@ -108,6 +112,19 @@ class Job:
         self.like = source.scan if options.part is None else Cropped(source.scan, options.part)
         self.chain = chain_of(model, options)
         self.chain.check(self.like)
+        if suffix_of(output) == SEG:
+            check_seg(self.like, output, self.chain.numbers, options.probabilities)
+
+    @cached_property
+    def segmentation(self) -> Segmentation | None:
+        """What a DICOM SEG says of the labels; None for every other format."""
+        return segmentation_of(self.model.card, self.flags) if suffix_of(self.output) == SEG else None
+
+    @property
+    def flags(self) -> bool:
+        """Whether the mask takes a bit for each region, so that a DICOM SEG has them as they overlap."""
+        regions = len(self.model.labels.regions)
+        return suffix_of(self.output) == SEG and not self.chain.steps and 0 < regions <= MOST_FLAGS
 
     @property
     def mask(self) -> Path:
@@ -166,9 +183,11 @@ class Job:
 
     @cached_property
     def plan(self) -> Plan:
-        """The earlier start's, else one that fits the budget."""
+        """The earlier start's, else the one that is given, else one that fits the budget."""
         if self.earlier is not None:
             return Plan.from_dict(self.earlier.plan)
+        if self.options.plan is not None:
+            return self.options.plan
         options, view = self.options, self.source.view
         budget = options.budget or Budget.of_machine(self.model.device)
         how: dict[str, Any] = {"amp": options.amp, "probabilities": options.probabilities is not None}
@@ -219,20 +238,20 @@ class Job:
         """The sinks, going on where an earlier start left them if they can; or joined from another process."""
         how = {"resume": not join, "overwrite": overwrite, "join": join}
         sinks = [self._sink(path, plan, **how) for path in self.outputs]
-        labels = self.model.labels
         shares = sinks[1] if len(sinks) > 1 else None
-        return Output(sinks[0], self.model.decoder, labels.decode, shares, self.options.part)
+        if self.flags:
+            return Output(sinks[0], replace(self.model.decoder, flags=True), None, shares, self.options.part)
+        return Output(sinks[0], self.model.decoder, self.model.labels.decode, shares, self.options.part)
 
     def _sink(self, path: Path, plan: Plan, **how: bool) -> MaskSink:
         """The sink of one of the outputs."""
         chunks, precision = self.chunks(plan), self.options.probabilities
+        about: dict[str, Any] = {"chunks": chunks, "segmentation": self.segmentation, **how}
         if precision is None or path == self.mask:
-            how["overwrite"] |= path != self.output
-            return create_mask(path, self.like, dtype=self.model.labels.dtype, chunks=chunks, **how)
-        channels = self.network.out_channels
-        return create_mask(
-            path, self.like, dtype=precision, channels=channels, chunks=chunks, unit_interval=True, **how
-        )
+            about["overwrite"] |= path != self.output
+            return create_mask(path, self.like, dtype=np.uint8 if self.flags else self.model.labels.dtype, **about)
+        channels = self.model.channels
+        return create_mask(path, self.like, dtype=precision, channels=channels, unit_interval=True, **about)
 
     def run(self, report: Report | None = None, say: Say | None = None, loop: Loop | None = None) -> Result:
         """Segments the scan.
@@ -333,7 +352,8 @@ class Job:
             remove(partial_of(self.output))
 
     def _final_sink(self) -> MaskSink:
-        return create_mask(self.output, self.like, dtype=self.chain.dtype(self.model.labels.dtype), overwrite=True)
+        dtype = self.chain.dtype(self.model.labels.dtype)
+        return create_mask(self.output, self.like, dtype=dtype, overwrite=True, segmentation=self.segmentation)
 
     def _finish(self, say: Say) -> tuple[dict[str, Any], ...]:
         """Makes the network's mask into the output, where steps are wanted, and ends the job; returns what they did."""

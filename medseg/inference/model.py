@@ -12,6 +12,7 @@ from medseg.datasets.labels import Labels
 from medseg.geometry import Box
 from medseg.inference.budget import Budget
 from medseg.inference.decode import Decoder
+from medseg.inference.plan import Plan
 from medseg.inference.segment import prepare
 from medseg.inference.settings import InferenceSettings
 from medseg.inference.tta import Turns
@@ -20,6 +21,7 @@ from medseg.package import ModelCard, find_package, read_card, read_network
 from medseg.postprocessing.chain import Chain
 from medseg.postprocessing.settings import Step
 from medseg.scans.dicom_facts import SeriesChoice
+from medseg.scans.protocol import Scan
 
 Precision = Literal["uint8", "float16", "float32"]
 
@@ -50,6 +52,25 @@ class Model:
         return self.card.label_map
 
     @property
+    def members(self) -> tuple[Model, ...]:
+        """The models that answer: this one."""
+        return (self,)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the probabilities."""
+        return self.network.out_channels
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Of the weights of each model that answers."""
+        return (self.card.weights_sha256,)
+
+    def view(self, scan: Scan, fingerprint: str) -> Scan:
+        """What the network sees of a scan; what is measured for it is kept in the cache folder."""
+        return self.card.preprocessing.remembered_view(scan, fingerprint)
+
+    @property
     def decoder(self) -> Decoder:
         """How the network's channels become classes."""
         return Decoder(self.card.activation, self.labels.written)
@@ -73,6 +94,8 @@ class Options:
         postprocessing: what is done to the mask after the network; None takes the package's, but for a ``part``: what
             is the largest object of a part, or closed within it, may not be so in the scan.
         series: which series of folders of DICOM files are meant.
+        strict: scans that are unlike the training images are refused.
+        plan: the tiles and batches, where they are known from before; None has them chosen.
     """
 
     settings: InferenceSettings | None = None
@@ -86,6 +109,8 @@ class Options:
     amp: bool = False
     postprocessing: tuple[Step, ...] | None = None
     series: SeriesChoice | None = None
+    strict: bool = False
+    plan: Plan | None = None
 
 
 def chain_of(model: Model, options: Options) -> Chain:

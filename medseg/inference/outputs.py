@@ -15,7 +15,7 @@ from medseg.scans.scan import READERS, SUFFIXES, open_scan, stem_of, suffix_of
 
 PROBABILITIES = "probabilities"
 """The folder beside the masks that takes probabilities."""
-FORMATS = {"nii.gz": ".nii.gz", "nii": ".nii", "tif": ".tif", "png": ".png", "zarr": ".ome.zarr"}
+FORMATS = {"nii.gz": ".nii.gz", "nii": ".nii", "tif": ".tif", "png": ".png", "zarr": ".ome.zarr", "dcm": ".dcm"}
 """``--format`` and the suffix that it writes."""
 _LIKE_INPUT = {
     ".nii": ".nii",
@@ -84,7 +84,7 @@ def name_outputs(
     """
     if format != "auto" and format not in FORMATS:
         raise OutputError(f"format {format!r} is none of auto, {', '.join(FORMATS)}{nearest(format, FORMATS)}")
-    named = name_of or _stem
+    named = name_of or source_stem
     stems = Counter(named(source) for source in sources)
     parents = _common_parent(sources)
     outputs = []
@@ -119,7 +119,7 @@ def _suffix(path: Path, format: str, label_bytes: int, size_of: Callable[[Path],
     return ".ome.zarr" if large else suffix
 
 
-def _stem(source: Path) -> str:
+def source_stem(source: Path) -> str:
     """A source's name without its suffix; the name of a folder of DICOM files has none, however many dots it has."""
     return stem_of(source) if suffix_of(source) or source.is_file() else source.resolve().name
 

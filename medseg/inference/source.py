@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.datasets.checks.facts import Facts, Grid
+from medseg.datasets.checks.survey import opened_image
+from medseg.datasets.fingerprint import Image
 from medseg.errors import ScanError
-from medseg.files import fingerprint
+from medseg.files import digest_of, fingerprint
+from medseg.inference.gate import Remark, remarks
 from medseg.inference.model import Model
 from medseg.inference.segment import check_channels
+from medseg.package import ModelCard
 from medseg.scans.dicom_facts import SeriesChoice
 from medseg.scans.header import FileScan
 from medseg.scans.scan import Scan, open_scan
@@ -23,31 +28,41 @@ class Source:
         fingerprint: of the file as it was then.
         scan: as it is in the file.
         view: as the network sees it.
+        facts: of one pass through it; None where the header alone was looked at.
     """
 
     path: Path
     fingerprint: str
     scan: Scan
     view: Scan
+    facts: Facts | None = None
 
     @classmethod
     def open(cls, path: Path, model: Model, series: SeriesChoice | None = None) -> Source:
-        """Opens a scan and measures what its normalization needs.
+        """Opens a scan and measures what its normalization, the gate and the report need.
 
         Raises:
             MedsegError: for a scan that cannot be read or that the model cannot take.
         """
         scan = _opened(path, model, series)
-        check_channels(scan, model.network)
+        check_channels(scan, model.members[0].network)
         found = fingerprint(*files_of(scan, path))
-        return cls(path, found, scan, model.card.preprocessing.remembered_view(scan, found))
+        view = model.view(scan, found)
+        return cls(path, found, scan, view, opened_image(scan, digest_of([found, str(path.resolve())])))
 
     @classmethod
     def glance(cls, path: Path, model: Model, series: SeriesChoice | None = None) -> Source:
         """As :meth:`open`, from the header alone: for a plan before anything is read."""
         scan = _opened(path, model, series)
-        check_channels(scan, model.network)
+        check_channels(scan, model.members[0].network)
         return cls(path, fingerprint(*files_of(scan, path)), scan, model.card.preprocessing.grid(scan))
+
+    def remarks(self, card: ModelCard) -> list[Remark]:
+        """In what the scan is unlike those that a model was trained on, as far as its package tells of them."""
+        image = Image.of([self.facts or Facts("", Grid.of(self.scan, "image"))])
+        if card.fingerprint is None or image is None:
+            return []
+        return remarks(image, card.fingerprint, card.preprocessing)
 
     def check_unchanged(self) -> None:
         """Refuses to call a mask done whose scan has changed or vanished meanwhile.

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,6 +26,7 @@ import torch
 from medseg.errors import MedsegError
 from medseg.geometry import Tiling
 from medseg.inference.emit import Output
+from medseg.inference.ensemble import load_models
 from medseg.inference.infer import Job
 from medseg.inference.journal import Journal
 from medseg.inference.lock import shared
@@ -59,7 +60,8 @@ class Workers:
         self._pool = self._started()
 
     def _started(self) -> ProcessPoolExecutor:
-        about = (self._model.folder, str(self._model.device), os.getpid(), self._stop)
+        folders = [model.folder for model in self._model.members]
+        about = (folders, str(self._model.device), os.getpid(), self._stop)
         return ProcessPoolExecutor(self.count, self._context, _begin, about)
 
     def __enter__(self) -> Workers:
@@ -138,12 +140,12 @@ _MODEL: list[Model] = []
 _STOP: list[Event] = []
 
 
-def _begin(folder: Path, device: str, parent: int, stop: Event) -> None:
+def _begin(folders: Sequence[Path], device: str, parent: int, stop: Event) -> None:
     _die_with(parent)
     tame_heap()
     _STOP.append(stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
-    _MODEL.append(Model.load(folder, torch.device(device)))
+    _MODEL.append(load_models(folders, torch.device(device)))
 
 
 def _die_with(parent: int) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import median_abs_deviation
 
+from medseg.datasets.cases import DicomCase
 from medseg.datasets.checks import duplicates, outliers, splits, survey
 from medseg.datasets.checks.facts import Facts, Role, facts_of
 from medseg.datasets.checks.finding import CHECKS, CaseFacts, Expected
@@ -397,11 +398,11 @@ def test_several_processes_find_what_one_finds_in_the_same_order(zoo: Zoo, monke
     assert seen == [(n, len(items)) for n in range(1, len(items) + 1)]
 
 
-def deadly(path: Path, role: Role) -> Facts:
+def deadly(path: Path, role: Role, dicom: DicomCase | None = None) -> Facts:
     """A reader that takes its process with it at one file."""
     if path.stem == NAMES[2] and role == "image":
         os._exit(1)
-    return facts_of(path, role)
+    return facts_of(path, role, dicom)
 
 
 def test_a_file_that_kills_its_reader_is_named_and_the_rest_is_read(zoo: Zoo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,7 @@ def test_splits_that_cannot_be(arguments: dict[str, object], message: str) -> No
 def test_one_patient_cannot_be_divided() -> None:
     with pytest.raises(MedsegError, match="no case is left for train"):
         make_split(cases([0, 0, 0]), validation=0.3, seed=0)
-    with pytest.raises(MedsegError, match="of one patient, 'p0'"):
+    with pytest.raises(MedsegError, match="of one patient"):
         make_split(cases([0, 0, 1]), validation=["c0"], seed=0)
 
 

@@ -188,6 +188,14 @@ def test_other_references_are_listed_and_refused_unless_told() -> None:
     with pytest.raises(MedsegError, match=r"1 case differs: y \(organ: 20 and 21 voxels\); --different-references"):
         compare(tables, FEW)
     assert "other references" in compare(tables, replace(FEW, different_references=True)).notes[0]
+    digests = [replace(t, reference_digests={"x": "0", "y": d}) for t, d in zip(tables, "01", strict=True)]
+    with pytest.raises(MedsegError, match=r"1 case differs: y \(organ: 20 and 21 voxels\)"):
+        compare(digests, FEW)
+    moved = [replace(against(t.name, x=10, y=20), reference_digests=t.reference_digests) for t in digests]
+    with pytest.raises(MedsegError, match=r"1 case differs: y \(other voxels\); --different-references"):
+        compare(moved, FEW)
+    assert compare([moved[0], replace(moved[1], reference_digests=moved[0].reference_digests)], FEW)
+    assert compare([moved[0], replace(moved[1], reference_digests={})], FEW), "older reports tell by counts"
     unknown = compare([scores("a", dice=[0.1]), scores("b", dice=[0.2])], FEW)
     assert any("is not known" in note for note in unknown.notes)
     assert compare([replace(t, dataset=t.name) for t in [tables[0], replace(tables[0], name="c")]], FEW)

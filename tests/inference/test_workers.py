@@ -13,6 +13,7 @@ from small_jobs import CELL, Killed, build_model, files_of, job_of, kill, noise,
 from medseg import Box
 from medseg.errors import MedsegError, ScanError
 from medseg.inference import workers as module
+from medseg.inference.ensemble import Ensemble
 from medseg.inference.lock import held
 from medseg.inference.model import Options
 from medseg.inference.settings import InferenceSettings
@@ -33,8 +34,11 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(place):
+    """Two models that answer together, since each worker must hold both."""
     views = Preprocessing(spacing_mm=SPACING, normalize=Normalization(kind="none"))
-    return build_model(place / "model", 3, preprocessing=views, padding="same")
+    return Ensemble.of(
+        [build_model(place / str(n), 3, n, preprocessing=views, padding="same", width=2) for n in range(2)]
+    )
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.datasets.check import open_label
+from medseg.datasets.cases import DicomCase
+from medseg.datasets.check import open_dicom_label, open_label, open_series
 from medseg.datasets.labels import one_channel
 from medseg.errors import MedsegError
 from medseg.geometry import Box
 from medseg.scans.blocks import blocks
-from medseg.scans.scan import Scan, open_scan
+from medseg.scans.header import FileScan
+from medseg.scans.scan import Scan
 
 Role = Literal["image", "label"]
 MOST_VALUES = 4096
@@ -30,6 +32,8 @@ SAMPLE = 1 << 16
 """About so many voxels of a block and channel are taken for the percentiles."""
 BINS = 1 << 16
 """How finely values are counted: the upper half of a float32's bits, 1 part in 128."""
+QUANTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
+"""The percentiles that a model remembers of its training images."""
 NARROW = (np.dtype("<u1"), np.dtype("<i2"), np.dtype("<i4"))
 """The types that whole values are digested as: the first that holds a block's."""
 
@@ -78,6 +82,7 @@ class Channel:
         low: the least of the finite values, None where there are none.
         high: the largest.
         percentiles: about the 1st, the 50th and the 99th of the finite values, from a sample.
+        quantiles: the :data:`QUANTILES`, likewise.
         nonfinite: how many are NaN or infinite.
         first: the voxel of the first of these, and its value.
     """
@@ -87,6 +92,7 @@ class Channel:
     percentiles: tuple[float, float, float] | None
     nonfinite: int = 0
     first: tuple[tuple[int, ...], str] | None = None
+    quantiles: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,7 @@ class Facts:
         voxels: the digest of its decoded voxels, whatever the type and format that they are stored in.
         channels: of an image.
         values: of a label file.
+        modality: DICOM's word for what made it, «» where the file does not say.
     """
 
     error: str = ""
@@ -123,6 +130,7 @@ class Facts:
     voxels: str = ""
     channels: tuple[Channel, ...] = ()
     values: Values | None = None
+    modality: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -143,18 +151,25 @@ class Facts:
             content["voxels"],
             tuple(_channel_from(channel) for channel in content["channels"]),
             values and Values(**values | {"counts": {int(v): n for v, n in values["counts"].items()}}),
+            content["modality"],
         )
 
 
-def facts_of(path: Path, role: Role) -> Facts:
+def facts_of(path: Path, role: Role, dicom: DicomCase | None = None) -> Facts:
     """Goes through a file once; what is wrong with it is in the facts, and nothing is raised for it."""
     grid = None
     try:
-        scan = open_label(path) if role == "label" else open_scan(path)
+        scan = _opened(path, role, dicom)
         grid = Grid.of(scan, role)
-        return _label_facts(scan, grid) if role == "label" else _image_facts(scan, grid)
+        return _label_facts(scan, grid) if role == "label" else image_facts(scan)
     except MedsegError as error:
         return Facts(_nameless(str(error), path), grid)
+
+
+def _opened(path: Path, role: Role, dicom: DicomCase | None) -> Scan:
+    if role == "image":
+        return open_series(path, dicom)
+    return open_label(path) if dicom is None else open_dicom_label(path, dicom)
 
 
 def _label_facts(scan: Scan, grid: Grid) -> Facts:
@@ -166,13 +181,20 @@ def _label_facts(scan: Scan, grid: Grid) -> Facts:
     return Facts("", grid, digest.hex, (), tally.values())
 
 
-def _image_facts(scan: Scan, grid: Grid) -> Facts:
+def image_facts(scan: Scan) -> Facts:
+    """Goes through an opened image once.
+
+    Raises:
+        ScanError: where it cannot be read to its end.
+    """
     digest, ranges = Digest(scan), [_Range() for _ in range(scan.channels)]
     for box in blocks(scan):
         for values, its in zip(scan.read(box), ranges, strict=True):
             digest.add(values)
             its.add(values, box)
-    return Facts("", grid, digest.hex, tuple(its.channel() for its in ranges))
+    channels = tuple(its.channel() for its in ranges)
+    modality = scan.modality if isinstance(scan, FileScan) else ""
+    return Facts("", Grid.of(scan, "image"), digest.hex, channels, modality=modality)
 
 
 class Digest:
@@ -278,10 +300,11 @@ class _Range:
         if self._low is None or self._high is None:
             return Channel(None, None, None, self._nonfinite, self._first)
         below = self._bins.cumsum()
-        ranks = [int(share * (below[-1] - 1)) for share in (0.01, 0.5, 0.99)]
+        ranks = [int(share / 100 * (below[-1] - 1)) for share in (1, 50, 99, *QUANTILES)]
         found = value_of(np.searchsorted(below, ranks, side="right"))
-        low, median, high = (float(v) for v in np.clip(found, self._low, self._high))
-        return Channel(self._low, self._high, (low, median, high), self._nonfinite, self._first)
+        low, median, high, *quantiles = (float(v) for v in np.clip(found, self._low, self._high))
+        percentiles = low, median, high
+        return Channel(self._low, self._high, percentiles, self._nonfinite, self._first, tuple(quantiles))
 
 
 def bins_of(values: NDArray) -> NDArray[np.int64]:
@@ -303,6 +326,7 @@ def _channel_from(content: dict[str, Any]) -> Channel:
     fitted = {
         "percentiles": content["percentiles"] and tuple(content["percentiles"]),
         "first": first and (tuple(first[0]), first[1]),
+        "quantiles": content["quantiles"] and tuple(content["quantiles"]),
     }
     return Channel(**content | fitted)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from medseg.datasets.cases import Case, find_scans, natural_key
+from medseg.datasets.case_names import by_case, named_as
+from medseg.datasets.cases import Case, DicomCase, find_scans, is_there, natural_key
 from medseg.datasets.checks import duplicates, outliers, pairs, places, splits, values
 from medseg.datasets.checks.facts import Facts, Role
 from medseg.datasets.checks.finding import CHECKS, CaseFacts, Expected, Finding
@@ -15,6 +16,7 @@ from medseg.datasets.checks.report import Report
 from medseg.datasets.checks.splits import Parts
 from medseg.datasets.checks.survey import Item, Watch, survey
 from medseg.datasets.layouts import DataSet
+from medseg.scans.scan import stem_of
 
 HELD_OUT = "imagesTs"
 """The folder of test images, in the layouts that have one."""
@@ -40,10 +42,13 @@ def check_dataset(
         fresh: whether to read anew what the cache folder knows of files that have not changed.
     """
     expected = expected or Expected()
+    told = {
+        where: {part: named_as(names, found) for part, names in split.items()} for where, split in (parts or {}).items()
+    }
     files = {case.name: case for case in sorted(_files(found), key=lambda case: natural_key(case.name))}
     facts = survey((item for case in files.values() for item in case.items), workers, watch, fresh)
     cases = [case.known(facts) for case in files.values()]
-    findings = [*_of_layout(found), *(_located(found, f) for f in _all(cases, expected, parts or {}, files))]
+    findings = [*_of_layout(found), *(_located(found, f) for f in _all(cases, expected, told, files))]
     return Report(found.name, found.layout, tuple(cases), tuple(sorted(findings, key=_order)), expected.labels)
 
 
@@ -66,12 +71,16 @@ class _Files:
 
     @property
     def items(self) -> list[Item]:
-        label = [Item(self.label, "label")] if self.label is not None else []
-        return [*(Item(path, "image") for path in self.images), *label]
+        label = [Item(self.label, "label", self.dicom)] if self.label is not None else []
+        return [*(Item(path, "image", self.dicom) for path in self.images), *label]
+
+    @property
+    def dicom(self) -> DicomCase | None:
+        return None if self.case is None else self.case.dicom
 
     def known(self, facts: Mapping[Item, Facts]) -> CaseFacts:
-        images = tuple(facts[Item(path, "image")] for path in self.images)
-        label = facts[Item(self.label, "label")] if self.label is not None else None
+        images = tuple(facts[Item(path, "image", self.dicom)] for path in self.images)
+        label = facts[Item(self.label, "label", self.dicom)] if self.label is not None else None
         fold = self.case.fold if self.case is not None else None
         resample = self.case is not None and self.case.resample_channels
         return CaseFacts(self.name, self.patient, images, label, fold, resample, self.held_out)
@@ -82,7 +91,8 @@ class _Files:
 
 def _files(found: DataSet) -> Iterator[_Files]:
     for case in found.cases:
-        yield _Files(case.name, case.patient, case.images, case.label, case)
+        patient = case.name if case.patient == case.stem else case.patient
+        yield _Files(case.name, patient, case.images, case.label, case)
     for name, label in found.orphans.items():
         yield _Files(name, name, (), label)
     yield from _held_out(found)
@@ -93,16 +103,17 @@ def _held_out(found: DataSet) -> Iterator[_Files]:
     folder = found.root / HELD_OUT
     if found.layout == "manifest" or not folder.is_dir():
         return
-    paths = list(find_scans(folder).values())
+    scans = find_scans(folder)
     rule = found.channel_files
-    for first in rule.firsts(paths) if rule is not None else paths:
-        name = f"{HELD_OUT}/{first.name}"
+    names = {path: name for name, path in by_case(scans, how=found.case_names).items()}
+    for first in rule.firsts(names) if rule is not None else names:
+        name = f"{HELD_OUT}/{names[first] if names[first] != stem_of(first) else first.name}"
         yield _Files(name, name, rule.files(first) if rule is not None else (first,), None, held_out=True)
 
 
 def _of_layout(found: DataSet) -> Iterator[Finding]:
     """What the layout itself noted, but for files that are missing, which is noted of each file."""
-    missing = {case.name for case in found.cases if not all(path.exists() for path in _paths(case))}
+    missing = {case.name for case in found.cases if not all(is_there(path) for path in _paths(case))}
     for problem in found.problems:
         if problem.case not in missing:
             yield Finding("layout", "error", problem.text, "mend the files or the table", problem.case)

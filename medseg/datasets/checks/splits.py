@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from medseg.datasets.checks.finding import CaseFacts, Finding, plural
+from medseg.datasets.split import SPLIT
 from medseg.errors import ConfigError
 from medseg.files import read_json
 
-SPLIT, FOLDS = "split.json", "splits_final.json"
+FOLDS = "splits_final.json"
+"""Where nnU-Net keeps the folds of a data set."""
 
 Parts = Mapping[str, Sequence[str]]
 """The names of the cases in each part: «train», «validation», or the folds of a cross-validation."""
@@ -73,13 +75,23 @@ def read_parts(root: Path) -> dict[str, Parts]:
     found: dict[str, Parts] = {}
     own, folds = root / SPLIT, root / FOLDS
     if own.is_file():
-        found[SPLIT] = _lists(read_json(own, "a split", ConfigError), own)
+        found |= _own(read_json(own, "a split", ConfigError), own)
     if folds.is_file():
         content = read_json(folds, "nnU-Net's folds", ConfigError)
         if not isinstance(content, list):
             raise ConfigError(f"{folds} is no list of folds, each with the lists train and val")
         found |= {f"fold {number} of {FOLDS}": _lists(fold, folds) for number, fold in enumerate(content)}
     return found
+
+
+def _own(content: Any, path: Path) -> dict[str, Parts]:
+    """A split's parts, and its folds, which divide the same cases once more."""
+    if not isinstance(content, Mapping) or "folds" not in content:
+        return {SPLIT: _lists(content, path)}
+    parts = {name: names for name, names in content.items() if name not in ("folds", "fold")}
+    numbered = dict(enumerate(content["folds"] if isinstance(content["folds"], list) else ["no list"]))
+    folds = _lists({f"fold {number}": names for number, names in numbered.items()}, path)
+    return {SPLIT: _lists(parts, path), f"the folds of {SPLIT}": folds}
 
 
 def _lists(content: Any, path: Path) -> dict[str, list[str]]:

@@ -13,14 +13,15 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.datasets.checks.facts import Facts, Role, facts_of
+from medseg.datasets.cases import Case, DicomCase, is_there
+from medseg.datasets.checks.facts import Facts, Role, facts_of, image_facts
 from medseg.errors import MedsegError
 from medseg.files import fingerprint, write_text
 from medseg.scans.cache_folder import cache_folder, key_of
-from medseg.scans.scan import open_scan, suffix_of
+from medseg.scans.scan import Scan, open_scan, suffix_of
 from medseg.scans.stacked import files_of
 
-VERSION = 2
+VERSION = 3
 """Raised when facts change, so that older ones are not taken from the cache."""
 MISSING = "does not exist"
 CRASHED = "the process that read it died: the file is damaged, or larger than the memory"
@@ -36,10 +37,21 @@ Watch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Item:
-    """One file to go through, as an image or a label."""
+    """One file to go through, as an image or a label; ``dicom`` says what it is of in a tree of DICOM studies."""
 
     path: Path
     role: Role
+    dicom: DicomCase | None = None
+
+
+def image_items(case: Case) -> list[Item]:
+    """The files of a case's image."""
+    return [Item(path, "image", case.dicom) for path in case.images]
+
+
+def label_items(case: Case) -> list[Item]:
+    """A case's label, where it has one."""
+    return [Item(case.label, "label", case.dicom)] if case.label is not None else []
 
 
 def survey(
@@ -54,7 +66,7 @@ def survey(
         fresh: whether to read what the cache knows anew.
     """
     wanted = list(dict.fromkeys(items))
-    found = {item: Facts(MISSING) for item in wanted if not item.path.exists()}
+    found = {item: Facts(MISSING) for item in wanted if not is_there(item.path)}
     keys = {item: "" if fresh else _key(item) for item in wanted if item not in found}
     found |= {item: facts for item, key in keys.items() if key and (facts := _recall(key)) is not None}
     unread = [_Task(item, key, item.path.stat().st_size) for item, key in keys.items() if item not in found]
@@ -63,6 +75,21 @@ def survey(
         if watch is not None:
             watch(len(found), len(wanted))
     return {item: found[item] for item in wanted}
+
+
+def opened_image(scan: Scan, key: str) -> Facts:
+    """The facts of an image that is open, kept under a key that changes with its files.
+
+    Raises:
+        ScanError: where it cannot be read to its end.
+    """
+    key = hashlib.sha256(repr((VERSION, key)).encode()).hexdigest()
+    known = _recall(key)
+    if known is not None:
+        return known
+    facts = image_facts(scan)
+    _remember(key, facts)
+    return facts
 
 
 def usable_processors() -> int:
@@ -80,7 +107,7 @@ class _Task:
 
 
 _Read = tuple[_Task, Facts]
-_Reader = Callable[[Path, Role], Facts]
+_Reader = Callable[[Path, Role, DicomCase | None], Facts]
 
 
 def _read(tasks: Sequence[_Task], workers: int) -> Iterator[_Read]:
@@ -100,7 +127,7 @@ def _read(tasks: Sequence[_Task], workers: int) -> Iterator[_Read]:
 
 def _work(reader: _Reader, tasks: Sequence[_Task]) -> list[_Read]:
     """What a process does: reads some files and keeps their facts."""
-    done = [(task, reader(task.item.path, task.item.role)) for task in tasks]
+    done = [(task, reader(task.item.path, task.item.role, task.item.dicom)) for task in tasks]
     for task, facts in done:
         _remember(task.key or _key(task.item), facts)
     return done
@@ -166,10 +193,16 @@ def _key(item: Item) -> str:
     suffix = suffix_of(item.path)
     try:
         files = files_of(open_scan(item.path)) if suffix in _DETACHED else (item.path,)
-        parts = [fingerprint(file) if file.is_dir() else key_of(file) for file in files]
+        # Files without compression may share size, time and both ends: their places on the disk tell them apart.
+        parts = [(file.stat().st_ino, fingerprint(file) if file.is_dir() else key_of(file)) for file in files]
     except (MedsegError, OSError):
         return ""
-    return hashlib.sha256(repr((VERSION, item.role, suffix, parts)).encode()).hexdigest()
+    about = (VERSION, item.role, suffix, parts) + (() if item.dicom is None else _dicom_key(item.dicom))
+    return hashlib.sha256(repr(about).encode()).hexdigest()
+
+
+def _dicom_key(case: DicomCase) -> tuple[str, ...]:
+    return case.series, repr(case.table), fingerprint(case.image)
 
 
 def _place(key: str) -> Path:
