@@ -6,12 +6,18 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medseg.datasets.borders import Border, bordered_labels, ignored_values
+from medseg.datasets.case_names import named, named_as
 from medseg.datasets.checks.finding import Expected
 from medseg.datasets.declared import declared
 from medseg.datasets.labels import Labels
 from medseg.datasets.layouts import DataSet, DatasetInfo, open_dataset
 from medseg.errors import ConfigError, nearest
-from medseg.experiment import Data, Experiment
+from medseg.experiment import BorderData, Data, Experiment
+from medseg.scans.segments import SegmentLook
+
+CASE_LISTS = ("exclude", "train", "validation", "test")
+"""The keys that may list cases."""
 
 
 def find_data(data: Data) -> DataSet:
@@ -20,9 +26,34 @@ def find_data(data: Data) -> DataSet:
     Raises:
         MedsegError: where there is none, or its description is damaged.
     """
-    found = open_dataset(data_root(data), data.layout).without(data.exclude)
+    found = named(open_dataset(data_root(data), data.layout), data.case_names).without(data.exclude)
     print(found.account(), file=sys.stderr)
+    if data.border is not None:
+        labels = labels_of(data, found.info, found.root)
+        learned_labels(data, labels)  # refuses what does not go together, before a file is read
+        found = found.bordered(_border(data.border, labels))
     return found.resampling() if data.resample_channels else found
+
+
+def learned_labels(data: Data, labels: Labels) -> Labels:
+    """The labels as cases are opened, given those of the files: with the border's, where there is one.
+
+    Raises:
+        ConfigError: where a border does not go with the labels.
+    """
+    return labels if data.border is None else bordered_labels(labels, data.border.name)
+
+
+def _border(wanted: BorderData, labels: Labels) -> Border:
+    width = wanted.width if isinstance(wanted.width, list) else [wanted.width]
+    return Border(tuple(width), ignored_values(labels))
+
+
+def told(data: Data, found: DataSet) -> Data:
+    """The section with its cases called as ``found`` calls them: what a run keeps of it."""
+    lists = {key: getattr(data, key) for key in CASE_LISTS}
+    names = {key: named_as(names, found) for key, names in lists.items() if isinstance(names, list)}
+    return data.model_copy(update=names)
 
 
 def data_root(data: Data) -> Path:
@@ -51,6 +82,21 @@ def expected_of(experiment: Experiment, labels: Labels | None, channels: int | N
     wanted = experiment.preprocessing
     scaled, resampled = wanted.normalize.kind == "zscore", wanted.spacing_mm is not None
     return Expected(labels, experiment.network.dims, channels, scaled, resampled)
+
+
+def segments_of(data: Data, info: DatasetInfo | None, labels: Labels) -> dict[str, SegmentLook]:
+    """What labels are in a DICOM SEG: the config's word, else the data set's own.
+
+    Raises:
+        ConfigError: where the config's is of no label.
+    """
+    given = data.segments
+    for name in given or ():
+        if name not in labels.targets:
+            known = ", ".join(labels.targets)
+            raise ConfigError(f"data.segments: {name!r} is none of the labels {known}{nearest(name, labels.targets)}")
+    looks = {**(info.segments if info is not None else {}), **(given or {})}
+    return {name: looks[name] for name in labels.targets if name in looks}
 
 
 def labels_of(data: Data, info: DatasetInfo | None, root: Path) -> Labels:

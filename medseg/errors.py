@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from medseg.private import public
+
 MAX_LENGTH = 500
 """The longest message, in characters; a longer one is cut in its middle."""
 
@@ -18,7 +20,7 @@ class MedsegError(Exception):
     """The base of every error that is a user's to mend: what is wrong, where, and what to do."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(shorten(" ".join(message.split())))
+        super().__init__(shorten(" ".join(public(message).split())))
 
 
 class ScanError(MedsegError):

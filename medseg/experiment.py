@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from medseg.errors import ConfigError
 from medseg.inference.settings import InferenceSettings
 from medseg.postprocessing.settings import Step
 from medseg.scans.preprocessing import Preprocessing
+from medseg.scans.segments import SegmentLook
 from medseg.training.settings import TrainingSettings
 from medseg.yaml_source import YamlSource
 
@@ -36,13 +37,22 @@ class PhantomData(_Section):
     seed: int = 0
 
 
+class BorderData(_Section):
+    """A class of its own for the border of objects that label files number, so that touching ones are told apart."""
+
+    width: PositiveInt | list[NonNegativeInt] = Field(
+        description="voxels of an object that are border, along each axis of the label files or one number for all"
+    )
+    name: str = Field("border", min_length=1, description="what the class is called")
+
+
 class Data(_Section):
     """Labelled images, in any of the layouts that are known."""
 
     root: Path | None = Field(
         None, description="the data set's folder, or a manifest (CSV or JSON); relative to where the command runs"
     )
-    layout: Literal["manifest", "nnunet", "msd", "folders"] | None = Field(
+    layout: Literal["manifest", "nnunet", "msd", "folders", "dicom_tree"] | None = Field(
         None, description="how the files lie; null takes what is recognised, and says what"
     )
     phantom: PhantomData | None = Field(None, description="make this phantom at root where there is none yet")
@@ -60,16 +70,36 @@ class Data(_Section):
     instances: bool | None = Field(
         None, description="label files number their objects; every non-zero one is foreground"
     )
+    border: BorderData | None = Field(
+        None, description="with instances: learn background, object and border as three classes"
+    )
     ignore: list[str] | None = Field(
         None, description="labels whose voxels are neither learned from nor scored; null takes the one called ignore"
     )
+    segments: dict[str, SegmentLook] | None = Field(
+        None,
+        description="what labels are in a DICOM SEG, by name: liver: {code: SCT 10200004 Liver, color: '#dd8265'}; "
+        "null takes what the data set says",
+    )
     resample_channels: bool = Field(
         False, description="channels in files of their own, on other grids, are resampled to the first one's"
+    )
+    case_names: Literal["stem", "digest"] = Field(
+        "stem", description="what cases are called: their files' stems (DICOM: digests), or digests all of them"
     )
     exclude: list[str] = Field([], description="names of cases that are left out")
     train: list[str] | None = Field(None, description="names of the training cases; null takes what is left")
     validation: float | list[str] = Field(0.2, description="a fraction of the cases, drawn by the seed, or their names")
     test: float | list[str] = Field(0.0, description="cases kept away from training and validation")
+    folds: int | None = Field(
+        None, ge=2, description="of a cross-validation: so many are drawn; null takes the data set's own, else draws 5"
+    )
+    fold: int | None = Field(
+        None, ge=0, description="the fold that is held out and validated on, from 0; medseg train --fold sets it"
+    )
+    split: Path | None = Field(
+        None, description="a split.json that says which cases are trained and validated on, or what the folds are"
+    )
 
 
 class Loss(BaseModel):
@@ -145,7 +175,9 @@ class Tracking(_Section):
     uri: str | None = Field(
         None, description="MLflow's store; null takes MLFLOW_TRACKING_URI, else sqlite:///mlflow.db"
     )
-    experiment: str | None = Field(None, description="MLflow's experiment; null takes the config's name")
+    experiment: str | None = Field(
+        None, description="MLflow's experiment; null takes the data set's and its labels' names"
+    )
     pictures: int = Field(4, ge=0, description="validation cases whose overlay is kept over time")
     review: bool = Field(
         True, description="at the end the best model's masks of the validation cases, all scores, and report.html"

@@ -17,9 +17,12 @@ def partial_of(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file whole or not at all: beside, then renamed."""
+    """Writes a small file whole or not at all: beside, then renamed.
+
+    What UTF-8 cannot hold, as in a file's name of other bytes, is written as an escape that JSON reads again.
+    """
     beside = partial_of(path)
-    beside.write_text(text, encoding="utf-8")
+    beside.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(beside, path)
 
 

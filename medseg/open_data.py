@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from medseg.data_section import expected_of, find_data, labels_of
-from medseg.datasets.cases import Case, digest
-from medseg.datasets.check import open_image, open_label
+from medseg.data_section import expected_of, find_data, labels_of, learned_labels, told
+from medseg.data_split import check_split, split_of
+from medseg.datasets.cases import Case, digest, natural_key
+from medseg.datasets.check import open_case_label, open_image
 from medseg.datasets.checks.finding import Expected
+from medseg.datasets.checks.report import Report
 from medseg.datasets.checks.run import check_dataset, used_only
+from medseg.datasets.fingerprint import Fingerprint
 from medseg.datasets.labels import Labels
 from medseg.datasets.layouts import DataSet
-from medseg.datasets.split import Split, make_split
-from medseg.errors import ConfigError
+from medseg.datasets.split import Split
 from medseg.experiment import Experiment
+from medseg.preparing.fitting import fitted
+from medseg.preparing.request import Request, requests_of
+from medseg.preparing.training_cases import When, training_cases
 from medseg.scans.preprocessing import Preprocessing
-from medseg.scans.scan import Scan
 from medseg.training.samples import TrainingCase
 from medseg.training.validation import ValidationCase
 
@@ -32,6 +37,7 @@ class OpenData:
         cases: every labelled case.
         split: theirs.
         preprocessing: fitted to the training scans.
+        fingerprint: of the training images.
     """
 
     found: DataSet
@@ -39,26 +45,33 @@ class OpenData:
     cases: dict[str, Case]
     split: Split
     preprocessing: Preprocessing
+    fingerprint: Fingerprint | None = None
 
     @classmethod
-    def open(cls, experiment: Experiment) -> OpenData:
+    def open(cls, experiment: Experiment, split: Split | None = None) -> OpenData:
         """Finds, checks and divides the cases; a phantom is made on first use.
+
+        Args:
+            experiment: whose data section is meant.
+            split: how an earlier start divided the cases; None divides them as the section says.
 
         Raises:
             MedsegError: for the first file or key that is wrong.
         """
         data = experiment.data
         found = find_data(data)
+        data = told(data, found)
         labels = labels_of(data, found.info, found.root)
         cases = found.labelled()
-        split = make_split(
-            cases.values(), validation=data.validation, test=data.test, train=data.train, seed=experiment.seed
+        split = (
+            split_of(data, experiment.seed, found, cases, labels)
+            if split is None
+            else check_split(split, cases, "the run's split.json")
         )
-        _check(found, expected_of(experiment, labels), split)
-        training = [experiment.preprocessing.grid(open_image(cases[n])) for n in split.train]
-        normalize = experiment.preprocessing.normalize.fitted(training)
-        fitted = experiment.preprocessing.model_copy(update={"normalize": normalize})
-        return cls(found, labels, cases, split, fitted)
+        report = _check(found, expected_of(experiment, labels), split)
+        preprocessing = fitted(experiment.preprocessing, _in_order(cases, split.train))
+        fingerprint = Fingerprint.of(case for case in report.cases if case.name in set(split.train))
+        return cls(found, learned_labels(data, labels), cases, split, preprocessing, fingerprint)
 
     @property
     def name(self) -> str:
@@ -75,42 +88,38 @@ class OpenData:
         """Of names and contents of the cases that are used."""
         return digest([self.cases[name] for name in (*self.split.train, *self.split.validation)])
 
-    def training(self, cache: int) -> list[TrainingCase]:
-        """The training cases on the model's grid, in memory as far as ``cache`` bytes go."""
-        opened = []
-        for name in self.split.train:
-            case = TrainingCase(
-                name, self.preprocessing.view(self._image(name)), self.preprocessing.grid(self._label(name), "nearest")
-            )
-            if case.nbytes <= cache:
-                cache -= case.nbytes
-                case = case.cached()
-            opened.append(case)
-        return opened
+    def training(self, cache: int, when: When = "auto") -> list[TrainingCase]:
+        """The training cases on the model's grid: in memory as far as ``cache`` bytes go, prepared beyond."""
+        return training_cases(self.requests(), cache, when)
+
+    def requests(self) -> list[Request]:
+        """What is to be prepared of the training cases."""
+        return requests_of(_in_order(self.cases, self.split.train), self.preprocessing, self.labels, self.digest)
 
     def validation(self) -> list[ValidationCase]:
         """The validation cases as their files are."""
-        return [ValidationCase(n, self._image(n), self._label(n)) for n in self.split.validation]
-
-    def _image(self, name: str) -> Scan:
-        return open_image(self.cases[name])
-
-    def _label(self, name: str) -> Scan:
-        label = self.cases[name].label
-        if label is None:
-            raise ConfigError(f"case {name} has no label in {self.found.root}")
-        return open_label(label)
+        cases = _in_order(self.cases, self.split.validation)
+        return [ValidationCase(case.name, open_image(case), open_case_label(case)) for case in cases]
 
 
-def _check(found: DataSet, expected: Expected, split: Split) -> None:
+def _in_order(cases: Mapping[str, Case], names: Iterable[str]) -> list[Case]:
+    """Cases in the order of their files' names, which no salt changes, so that every user draws the same samples."""
+    return sorted((cases[name] for name in names), key=lambda case: natural_key(case.stem or case.name))
+
+
+def _check(found: DataSet, expected: Expected, split: Split) -> Report:
     """Refuses cases that are not fit, test cases included, since a copy of one must not be trained on; tells the rest.
+
+    Returns:
+        what was found.
 
     Raises:
         MedsegError: with the first error and the number of them.
     """
-    parts = split.to_dict()
+    parts = split.parts
     used = used_only(found, [name for names in parts.values() for name in names])
     report = check_dataset(used, expected, {"the split": parts})
     report.refuse(f"medseg check {found.path} lists them all")
     for line in report.lines():
         print(f"{found.name}: {line}", file=sys.stderr)
+    return report

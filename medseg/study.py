@@ -9,12 +9,14 @@ A run's folder:
       last.ckpt         what --resume goes on from
       model/            the best model's package
       validation/       its masks of the validation cases, their scores, and report.html
-  initial.json      digests of the weights that it began with, where it did not begin with drawn ones
+      initial.json      digests of the weights that it began with, where it did not begin with drawn ones
+      tracking/         all that was logged, whether MLflow has it or not: medseg sync brings what is missing
       run.json          where the run is tracked
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,13 @@ from typing import Any
 import torch
 
 import medseg
+from medseg.data_section import segments_of, told
+from medseg.datasets.case_names import MAP, files_by_case, write_map
+from medseg.datasets.split import SPLIT, Split, read_split
 from medseg.errors import MedsegError, OutputError
 from medseg.experiment import Experiment, WebFile
 from medseg.files import read_json, sha256_of, write_json, write_text
+from medseg.fold_runs import FoldRuns
 from medseg.geometry import Footprint
 from medseg.inference.model import Model
 from medseg.networks import build_network
@@ -33,10 +39,14 @@ from medseg.networks.network import Network
 from medseg.networks.pretrained import load_pretrained
 from medseg.networks.weight_files import cached, fetch
 from medseg.open_data import OpenData
-from medseg.package import ModelCard, write_package
+from medseg.package import ModelCard, read_card, write_package
 from medseg.postprocessing.settings import check_steps
+from medseg.tracking.applied import WEIGHTS
+from medseg.tracking.courier import RUN
+from medseg.tracking.describe import describe, facts_of, question_of, shares
 from medseg.tracking.pictures import overlay
 from medseg.tracking.run import Run
+from medseg.tracking.spool import FOLDER as TRACKED
 from medseg.tracking.store import Store
 from medseg.training.augment import build_augmentation
 from medseg.training.census import counts_of
@@ -44,6 +54,7 @@ from medseg.training.class_weights import fit_class_weights
 from medseg.training.finetune import initialise_from
 from medseg.training.fit import Fitted, Listeners, fit
 from medseg.training.losses import build_loss
+from medseg.training.phases import ALONE
 from medseg.training.samples import SampleGeometry, TileSamples
 from medseg.training.segmentation_loss import SegmentationLoss
 from medseg.training.task import check_task
@@ -54,14 +65,34 @@ SAMPLE_CORE = {2: 196, 3: 44}
 """What a sample is learned from where no window is given: small enough that a batch fits, large enough to fill it."""
 
 
-def train(experiment: Experiment, folder: Path, device: torch.device, resume: bool = False) -> tuple[Path, Fitted]:
+def train(
+    experiment: Experiment,
+    folder: Path,
+    device: torch.device,
+    resume: bool = False,
+    *,
+    split: Split | None = None,
+    parent: str | None = None,
+) -> tuple[Path, Fitted]:
     """Trains an experiment in a run's folder; returns the model package and how it ended.
+
+    Args:
+        experiment: what is trained, on what.
+        folder: the run's; see :func:`prepare_folder`.
+        device: where the network runs.
+        resume: go on with the run that the folder holds, with the split that it began with.
+        split: how the cases are divided; None divides them as the experiment says.
+        parent: the name of the tracked run that this one is a part of.
 
     Raises:
         MedsegError: for data, keys or a checkpoint that are wrong.
         KeyboardInterrupt: on Ctrl-C; the folder can be resumed.
     """
-    data = OpenData.open(experiment)
+    if split is None and resume and (folder / SPLIT).is_file():
+        split = read_split(folder / SPLIT)
+    data = OpenData.open(experiment, split)
+    experiment = experiment.model_copy(update={"data": told(experiment.data, data.found)})
+    write_map(folder, files_by_case(data.found))
     check_steps(experiment.postprocessing, data.labels, experiment.network.dims)
     loss = build_loss(experiment.loss.model_dump())
     loss.learn_regions(data.labels)
@@ -83,15 +114,17 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
         network=spec,
         activation=loss.activation,
         labels=data.labels.to_dict(),
+        segments=segments_of(experiment.data, data.found.info, data.labels),
         preprocessing=data.preprocessing,
         inference=inference,
         postprocessing=experiment.postprocessing,
         channel_files=data.found.channel_files,
         window=list(geometry.window),
+        fingerprint=data.fingerprint,
     )
     write_text(folder / "experiment.yaml", experiment.to_yaml())
-    write_json(folder / "split.json", data.split.to_dict())
-    with _tracked(experiment, data, folder, device, resume) as run:
+    write_json(folder / SPLIT, data.split.to_dict())
+    with _tracked(experiment, data, folder, device, resume, parent) as run, run.machine():
         listeners = _Listeners(run, folder, card, data, experiment.seed, begun)
         validator = Validator(
             data.validation(),
@@ -113,32 +146,50 @@ def train(experiment: Experiment, folder: Path, device: torch.device, resume: bo
             device,
             resume,
         )
-        run.tags({"stopped": fitted.reason})
+        run.tags({"stopped": fitted.reason, WEIGHTS: read_card(folder / "model").weights_sha256})
+        seconds = {**fitted.phases, "total": fitted.seconds}
+        run.log({f"seconds/{phase}": spent for phase, spent in seconds.items()}, fitted.steps)
         run.artifact(folder / "model", "model")
         run.artifact(folder / "metrics.csv")
-        if experiment.tracking.review:
-            _review(data, folder, device, fitted, run)
+        about = _about(experiment, data, fitted)
+        if not (experiment.tracking.review and _review(data, folder, device, fitted, run, about)):
+            run.description(facts_of(about))
     return folder / "model", fitted
 
 
-def _review(data: OpenData, folder: Path, device: torch.device, fitted: Fitted, run: Run) -> None:
-    """Looks back at the best model; whatever stands in the way of it costs no training."""
-    from medseg.tracking.review import review
-
-    about = {
-        "data set": data.name,
-        "validation cases": str(len(data.split.validation)),
+def _about(experiment: Experiment, data: OpenData, fitted: Fitted) -> dict[str, str]:
+    """What a finished run is about, in words."""
+    count = f"{len(data.split.train)} training and {len(data.split.validation)} validation cases"
+    return {
+        "data set": f"{data.name}, {count}",
+        "network": experiment.network.name,
+        "best validation Dice": f"{fitted.best:.4f}",
         "steps": str(fitted.steps),
         "stopped by": fitted.reason,
+        "time": shares({phase: fitted.phases.get(phase, 0.0) for phase in ALONE}, fitted.seconds),
     }
+
+
+def _review(
+    data: OpenData, folder: Path, device: torch.device, fitted: Fitted, run: Run, about: dict[str, str]
+) -> bool:
+    """Looks back at the best model; whatever stands in the way of it costs no training.
+
+    Returns:
+        whether nothing did.
+    """
+    from medseg.tracking.review import review
+
     try:
         model = Model.load(folder / "model", device)
         found = review(model, [data.cases[name] for name in data.split.validation], folder, folder.name, about)
-        found.log(run, fitted.steps)
+        places = found.log(run, fitted.steps)
     except (MedsegError, OSError) as error:
         print(f"the model is whole, but its validation cases were not looked at again: {error}", file=sys.stderr)
-    else:
-        print(f"report: {found.page}", file=sys.stderr)
+        return False
+    run.description(describe(found.report, about, places, found.page.name))
+    print(f"report: {found.page}", file=sys.stderr)
+    return True
 
 
 def window_of(experiment: Experiment, network: Network) -> tuple[int, ...]:
@@ -169,8 +220,10 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
             f"{folder} holds a run already ({', '.join(held)}): --resume {folder} continues it, --overwrite replaces it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("last.ckpt", "metrics.csv", "run.json", INITIAL):
+    for name in ("last.ckpt", "metrics.csv", RUN, INITIAL, MAP):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / TRACKED, ignore_errors=True)
+    FoldRuns.clear(folder)
 
 
 def _begin(experiment: Experiment, network: Network, folder: Path, resume: bool) -> dict[str, Any]:
@@ -211,7 +264,7 @@ def _weights(pretrained: WebFile | Path) -> Path:
 def _samples(experiment: Experiment, data: OpenData, geometry: SampleGeometry, loss: SegmentationLoss) -> TileSamples:
     settings = experiment.training
     return TileSamples(
-        data.training(int(settings.cache_mib * 2**20)),
+        data.training(int(settings.cache_mib * 2**20), settings.prepare),
         data.labels,
         geometry,
         build_augmentation(experiment.augmentation, len(geometry.window)),
@@ -221,23 +274,58 @@ def _samples(experiment: Experiment, data: OpenData, geometry: SampleGeometry, l
     )
 
 
-def _tracked(experiment: Experiment, data: OpenData, folder: Path, device: torch.device, resume: bool) -> Run:
-    """The MLflow run: a new one, or the one that the folder names."""
-    where = folder / "run.json"
-    known = read_json(where, "the run's place in MLflow") if resume and where.exists() else {}
-    run = Run.start(
-        Store.resolve(known.get("store") or experiment.tracking.uri),
-        experiment.tracking.experiment or experiment.name,
-        folder.name,
-        experiment.model_dump(mode="json"),
-        {"seed": str(experiment.seed), "device": str(device), "dataset": data.name, "dataset.digest": data.digest},
-        known.get("run_id"),
-    )
-    write_json(where, {"store": run.store.uri, "run_id": run.id})
-    run.dataset(data.name, data.digest, data.name)
-    run.artifact(folder / "experiment.yaml")
-    run.artifact(folder / "split.json")
+def _tracked(
+    experiment: Experiment, data: OpenData, folder: Path, device: torch.device, resume: bool, parent: str | None
+) -> Run:
+    """The MLflow run: a new one, or the one that the folder keeps."""
+    tags = {"medseg.kind": "training", "device": str(device), "dataset": data.name, "dataset.digest": data.digest}
+    if data.split.fold is not None:
+        tags["fold"] = str(data.split.fold)
+    question = question_of(data.name, list(data.labels.targets))
+    run = start_run(experiment, question, folder, resume, tags, parent)
+    run.dataset(data.name, data.digest, data.name, profile=_profile(data))
     return run
+
+
+def start_run(
+    experiment: Experiment, question: str, folder: Path, resume: bool, tags: dict[str, str], parent: str | None = None
+) -> Run:
+    """The MLflow run of a folder that holds a split: a new one, or the one that the folder keeps.
+
+    Args:
+        experiment: whose store and MLflow experiment count.
+        question: the MLflow experiment where it names none.
+        folder: the run's.
+        resume: go on with the run that the folder keeps.
+        tags: beside the seed.
+        parent: the name of the run that this one is a part of.
+
+    Raises:
+        MedsegError: where the store is none.
+    """
+    where = folder / RUN
+    known = read_json(where, "the run's place in MLflow") if resume and where.exists() else {}
+    store = Store.resolve(known.get("store") or experiment.tracking.uri)
+    # A password in the address is nobody's who reads the run.
+    public = experiment.model_copy(update={"tracking": experiment.tracking.model_copy(update={"uri": store.shown})})
+    run = Run.start(
+        store,
+        experiment.tracking.experiment or question,
+        folder.name,
+        public.model_dump(mode="json"),
+        {"seed": str(experiment.seed), **tags},
+        folder,
+        parent,
+    )
+    run.text(public.to_yaml(), "experiment.yaml")
+    run.artifact(folder / SPLIT)
+    return run
+
+
+def _profile(data: OpenData) -> dict[str, Any]:
+    """What MLflow shows of a data set."""
+    parts = {"training": data.split.train, "validation": data.split.validation, "test": data.split.test}
+    return {"cases": {part: len(names) for part, names in parts.items()}, "labels": list(data.labels.targets)}
 
 
 @dataclass(frozen=True)

@@ -353,15 +353,11 @@ def track(
     for result in results:
         row = row_of([result])
         values = {f"test/{key}": value for key, value in row.items() if key != "name" and not unknown(value)}
-        with Run.start(store, experiment, result["name"], {}, run_id=result["run"]["run_id"]) as run:
+        folder = files[0].parent / f"{result['name']}-seed{result['seed']}" / "run"
+        with Run.start(store, experiment, result["name"], {}, folder=folder) as run:
             run.log(values, step=0)
-    place = files[0].parent / "summary.json"
-    known = read_json(place, "the summary's place in MLflow") if place.exists() else {}
-    same = known.get("store") == store.uri
-    tags = {"summary": "comparison"}
-    params = comparison.model_dump(mode="json")
-    with Run.start(store, experiment, "summary", params, tags, known.get("run_id") if same else None) as run:
-        write_json(place, {"store": store.uri, "run_id": run.id})
+    params, tags = comparison.model_dump(mode="json"), {"summary": "comparison"}
+    with Run.start(store, experiment, "summary", params, tags, files[0].parent) as run:
         run.table("comparison", rows)
         run.description(next(f for f in files if f.suffix == ".md").read_text(encoding="utf-8"))
         for file in files:

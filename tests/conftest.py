@@ -13,9 +13,10 @@ REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
-    """A cache of the session's own, inherited by the processes that tests start."""
+    """A cache and settings of the session's own, inherited by the processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MEDSEG_CONFIG", str(tmp_path_factory.mktemp("config")))
         yield
 
 

@@ -177,7 +177,7 @@ def test_all_is_one_experiment_in_mlflow(compared):
     client = store.client()
     experiment = client.get_experiment_by_name("tiny")
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    place = json.loads((folder / "summary.json").read_text())
+    place = json.loads((folder / "run.json").read_text())
     assert runs["summary"].info.run_id == place["run_id"]
     artifacts = {file.path for file in client.list_artifacts(place["run_id"])}
     assert {"comparison.csv", "comparison.json", "comparison.md", "comparison.png", "tables"} <= artifacts
@@ -191,12 +191,12 @@ def test_all_is_one_experiment_in_mlflow(compared):
 def test_what_is_done_is_not_done_again_unless_its_settings_change(compared, run, pipeline, config):
     folder, _ = compared
     weights = folder / "segnet-seed0" / "run" / "model" / "weights.safetensors"
-    before, summary = weights.stat().st_mtime_ns, (folder / "summary.json").read_text()
+    before, summary = weights.stat().st_mtime_ns, (folder / "run.json").read_text()
     code, out, err = run(config, "--folder", folder, "--networks", "segnet", "--device", "cpu")
     assert code == 0, err
     assert "$ medseg" not in out
     assert weights.stat().st_mtime_ns == before
-    assert (folder / "summary.json").read_text() == summary
+    assert (folder / "run.json").read_text() == summary
     job = pipeline._prepared(pipeline._arguments([str(config), "--folder", str(folder), "--steps", "3"]))[1][0]
     assert job.name == "segnet"
     assert job.result is None

@@ -1,12 +1,13 @@
 """The command line's frame: commands by name, and what an error looks like.
 
 Exit codes: 0 done; 2 the user's mistake, one line on stderr that begins ``error:``; 3 some of several scans were
-skipped; 1 a defect; 130 Ctrl-C. Results go to stdout, progress to stderr. Nothing heavy is imported before a command
-that needs it runs.
+skipped; 4 ``medseg verify`` found a change; 1 a defect; 130 Ctrl-C. Results go to stdout, progress to stderr. Nothing
+heavy is imported before a command that needs it runs.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -14,7 +15,24 @@ from typing import Annotated
 import typer
 
 from medseg import __version__
-from medseg.cli import check, compare, data, evaluate, infer, networks, postprocess, train, ui
+from medseg.cli import (
+    cache,
+    check,
+    compare,
+    data,
+    evaluate,
+    export,
+    infer,
+    networks,
+    plan,
+    postprocess,
+    prepare,
+    register,
+    sync,
+    train,
+    ui,
+    verify,
+)
 from medseg.errors import MedsegError, shorten
 
 app = typer.Typer(
@@ -25,16 +43,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check.check)
+app.command("plan")(plan.plan)
+app.command("prepare")(prepare.prepare)
 app.command("train")(train.train)
 app.command("infer")(infer.infer)
+app.command("verify")(verify.verify)
 app.command("postprocess")(postprocess.postprocess)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
+app.command("register")(register.register)
+app.command("export")(export.export)
+app.command("sync")(sync.sync)
 app.command("ui")(ui.ui)
 app.command("networks")(networks.networks)
 app.command("phantom")(data.phantom)
 app.command("info")(data.info)
 app.command("schema")(train.schema)
+app.add_typer(cache.app, name="cache")
 
 
 def _version(wanted: bool) -> None:
@@ -91,4 +116,6 @@ def entry() -> None:
     a third of its time otherwise.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: names of files may hold any bytes
     sys.exit(main())

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from medseg.cli.case_names import CASE_NAMES, CaseNames
 from medseg.errors import MedsegError, OutputError
 
 if TYPE_CHECKING:
+    from medseg.datasets.case_names import How
     from medseg.datasets.checks.finding import Expected
     from medseg.datasets.checks.report import Report
     from medseg.datasets.checks.splits import Parts
@@ -31,6 +33,7 @@ def check(
     output: Annotated[
         Optional[Path], typer.Option("-o", "--output", help="The folder for check.json and check.html.")
     ] = None,
+    case_names: Annotated[Optional[CaseNames], typer.Option(help=CASE_NAMES)] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes; 0 is one for each processor that may be used.")] = 0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Read every file anew, also those that the cache knows.")
@@ -43,8 +46,9 @@ def check(
 ) -> None:
     """Look for what is wrong with a data set: broken files, pairs, grids, labels, copies, outliers, leaks."""
     _check_free(output, overwrite)
-    found, expected, parts = _asked(data, list(overrides or ()))
-    with _Bar() as watch:
+    found, expected, parts = _asked(data, list(overrides or ()), None if case_names is None else case_names.value)
+    with FilesBar() as watch:
+        from medseg.datasets.case_names import MAP, files_by_case, write_map
         from medseg.datasets.checks.run import check_dataset
 
         report = check_dataset(found, expected, parts, workers=workers, watch=watch, fresh=fresh)
@@ -54,21 +58,25 @@ def check(
         _show(report, verbose)
     if output is not None:
         _write(report, output)
+        write_map(output, files_by_case(found))
+    elif any(case.stem for case in found.cases):
+        print(f"cases are called by digests: with -o FOLDER, {MAP} says which files they are", file=sys.stderr)
     report.refuse("the table lists them")
 
 
-def _asked(data: Path, overrides: list[str]) -> tuple[DataSet, Expected, dict[str, Parts]]:
+def _asked(data: Path, overrides: list[str], case_names: How | None) -> tuple[DataSet, Expected, dict[str, Parts]]:
     """The data set, what its cases are held against, and the splits that are written down."""
     from medseg.datasets.checks.finding import Expected
     from medseg.datasets.checks.splits import read_parts
 
     if data.suffix.lower() in CONFIGS:
-        return _configured(data, overrides)
+        return _configured(data, [*overrides, *([] if case_names is None else [f"data.case_names={case_names}"])])
     if overrides:
         raise MedsegError(f"{overrides[0]}: keys are laid over a config, and {data} is none ({', '.join(CONFIGS)})")
+    from medseg.datasets.case_names import named
     from medseg.datasets.layouts import open_dataset
 
-    found = open_dataset(data)
+    found = named(open_dataset(data), case_names or "stem")
     info = found.info
     expected = Expected() if info is None else Expected(info.label_map, info.dims, info.channels)
     return found, expected, read_parts(found.root)
@@ -91,7 +99,7 @@ def _configured(path: Path, overrides: list[str]) -> tuple[DataSet, Expected, di
     return found, expected_of(experiment, labels, channels), parts
 
 
-class _Bar:
+class FilesBar:
     """A bar on a terminal, nothing elsewhere."""
 
     def __enter__(self) -> Watch:

@@ -65,7 +65,7 @@ def compare(
     found = find_scores(compared, store)
     asked = Asked(_words(metrics), _words(labels), over_labels, all_pairs, common_cases, different_references, seed)
     comparison = compare_scores([one.scores for one in found], asked)
-    run = None if no_tracking else begin_run(comparison, *_place(found, store, experiment))
+    run = None if no_tracking else begin_run(comparison, *_place(found, store, experiment), output)
     _keep(comparison, output, overwrite, run)
     _show(comparison, as_json)
 

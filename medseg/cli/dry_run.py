@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.errors import MedsegError
+from medseg.private import public
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -32,9 +33,9 @@ def _row(path: Path, output: Path, model: Model, options: Options) -> dict[str, 
 
     try:
         job = Job(Source.glance(path, model, options.series), output, model, options)
-        return {"input": str(path), "output": str(output), **_planned(job)}
+        return {"input": public(path), "output": str(output), **_planned(job)}
     except MedsegError as error:
-        return {"input": str(path), "output": str(output), "why": str(error)}
+        return {"input": public(path), "output": str(output), "why": str(error)}
 
 
 def _planned(job: Job) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def _planned(job: Job) -> dict[str, Any]:
     own = job.model.labels.dtype
     kinds: list[tuple[Path, DTypeLike, int | None]] = [(job.output, job.chain.dtype(own), None)]
     if job.options.probabilities is not None:
-        kinds.append((probabilities_path(job.output), job.options.probabilities, job.network.out_channels))
+        kinds.append((probabilities_path(job.output), job.options.probabilities, job.model.channels))
     chunks = job.chunks(plan)
     beside = 0 if job.mask == job.output else mask_bytes(job.mask, job.like, own, None, chunks)
     budget = job.options.budget or Budget.of_machine(job.model.device)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from medseg.cli.case_names import CASE_NAMES, CaseNames
 from medseg.cli.series import SERIES, SERIES_FILTER, chosen, listing_series
 from medseg.errors import ConfigError, MedsegError, ScanError, nearest
 
 if TYPE_CHECKING:
+    from medseg.datasets.case_names import How
     from medseg.geometry import Box
     from medseg.inference.many import Outcome
     from medseg.inference.model import Model, Options
@@ -24,7 +26,14 @@ SOME_SKIPPED = 3
 
 def infer(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Scans, or folders of them.")],
-    model: Annotated[Optional[Path], typer.Option("-m", "--model", help="A model package, or a run's folder.")] = None,
+    model: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            "-m",
+            "--model",
+            help="A package, a run's folder or models:/NAME@ALIAS. Of several, the mean of their probabilities counts.",
+        ),
+    ] = None,
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="The folder for the masks.")] = None,
     tile_overlap: Annotated[
         bool, typer.Option("--tile-overlap", help="Overlapping tiles with a mirrored border: exact, in flat memory.")
@@ -58,12 +67,14 @@ def infer(
     amp: Annotated[
         Optional[bool], typer.Option("--amp/--no-amp", help="Half precision; default: for sliding windows on a GPU.")
     ] = None,
-    format: Annotated[str, typer.Option(help="auto (like the input), nii.gz, nii, tif, png or zarr.")] = "auto",
+    format: Annotated[
+        str, typer.Option(help="auto (like the input), nii.gz, nii, tif, png, zarr, or dcm (DICOM SEG).")
+    ] = "auto",
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write these too, into OUT/probabilities.")
     ] = False,
     probability_type: Annotated[
-        Optional[str], typer.Option(help="uint8, float16 or float32; default: float16.")
+        Optional[str], typer.Option(help="uint8, float16 or float32; default: float16, of DICOM SEG uint8.")
     ] = None,
     postprocess: Annotated[
         Optional[str],
@@ -77,10 +88,14 @@ def infer(
     ] = False,
     series: Annotated[Optional[str], typer.Option(metavar="UID", help=SERIES)] = None,
     series_filter: Annotated[Optional[str], typer.Option(metavar="'KEY=VALUE, ...'", help=SERIES_FILTER)] = None,
+    case_names: Annotated[CaseNames, typer.Option(help=CASE_NAMES)] = CaseNames.stem,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse scans that are unlike the training images.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, held and written; read no voxel.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace masks that exist.")] = False,
+    track: Annotated[bool, typer.Option("--track", help="Leave a run in MLflow, linked to the model's.")] = False,
+    store: Annotated[Optional[str], typer.Option(help="MLflow's store for it; else the default one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
     """Segment scans of any size; each mask lies on its scan's own grid."""
@@ -88,50 +103,58 @@ def infer(
     _exclude({"--whole": whole, "--tile": tile is not None})
     _exclude({"--sliding-window": sliding_window, "--tile": tile is not None}, "a sliding window's size is --roi")
     paths = [_path(text) for text in inputs]
-    if model is None:
+    if not model:
         raise MedsegError(f"no model is given: add -m MODEL{_recent_runs()}")
     if output is None:
         raise MedsegError("no folder for the masks is given: add -o OUT")
 
+    from medseg.datasets.case_names import write_map
+    from medseg.fold_runs import models_of
     from medseg.inference.outputs import find_sources
 
     choice = chosen(series, series_filter)
     sources = find_sources(paths)
 
     from medseg.inference.device import find_device, use_threads
-    from medseg.inference.model import Model, Options
+    from medseg.inference.ensemble import load_models
+    from medseg.inference.model import Options
     from medseg.inference.process_memory import tame_heap
 
     tame_heap()
     use_threads(threads, workers)
-    loaded = Model.load(model, find_device(device))
+    loaded = load_models(models_of(model), find_device(device))
     modes = {"tile-overlap": tile_overlap or tile is not None, "whole": whole, "sliding-window": sliding_window}
-    windows = {"roi": _sizes("--roi", roi), "overlap": overlap, "blend": blend, "sigma_scale": sigma_scale}
+    windows = {"roi": sizes_of("--roi", roi), "overlap": overlap, "blend": blend, "sigma_scale": sigma_scale}
     settings = _settings(loaded, [mode for mode, wanted in modes.items() if wanted], windows)
     options = Options(
         settings=settings,
-        window=_sizes("--tile", tile),
+        window=sizes_of("--tile", tile),
         batch=batch,
         turns=_one_of("--tta", tta, ("flips", "rotations")),
         budget=_budget(loaded, memory, device_memory, workers),
         part=_box(box),
-        probabilities=_precision(probabilities, probability_type),
+        probabilities=_precision(probabilities, probability_type, "uint8" if format == "dcm" else "float16"),
         overwrite=overwrite,
         amp=_amp(amp, loaded, settings),
         postprocessing=_steps(postprocess, instances, loaded, box is not None),
         series=choice,
+        strict=strict,
     )
-    jobs = _jobs(sources, output, format, loaded, options)
+    names = _names(sources, loaded, case_names.value)
+    jobs = _jobs(names, output, format, loaded, options)
     if dry_run:
         from medseg.cli.dry_run import dry_run as tell
 
         tell(jobs, loaded, options, as_json)
         return
+    write_map(output, ((name, source) for source, name in names.items()))
     outcomes = _run(jobs, loaded, options, workers, output, as_json)
     if as_json:
         import json
 
         print(json.dumps(_report(outcomes), indent=2))
+    if track or store is not None:
+        _track(output, store)
     skipped = [outcome for outcome in outcomes if outcome.status == "skipped"]
     if len(skipped) == len(outcomes) == 1:
         raise MedsegError(skipped[0].why)
@@ -142,24 +165,53 @@ def infer(
         raise typer.Exit(SOME_SKIPPED)
 
 
-def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options: Options) -> list[tuple[Path, Path]]:
+def _track(folder: Path, store: str | None) -> None:
+    """Leaves a run in MLflow; only here is MLflow imported."""
+    from medseg.tracking.applied import track_inference
+    from medseg.tracking.store import Store
+
+    place = Store.resolve(store)
+    run = track_inference(folder, place)
+    print(f"run: {run.id or 'waits in ' + str(folder)} in {place.shown}", file=sys.stderr)
+
+
+def _names(sources: list[Path], model: Model, how: How) -> dict[Path, str]:
+    """What each scan is called, given its first file."""
+    from medseg.datasets.case_names import source_names
+    from medseg.inference.outputs import source_stem
+    from medseg.private import conceal
+
+    channels = model.card.channel_files
+    if channels is None:
+        return dict(zip(sources, source_names(sources, list(map(source_stem, sources)), how), strict=True))
+    firsts = channels.firsts(sources)
+    stems = list(map(channels.case_of, firsts))
+    names = dict(zip(firsts, source_names(firsts, stems, how), strict=True))
+    for (first, name), stem in zip(names.items(), stems, strict=True):
+        for file in channels.files(first) if name != stem else ():
+            conceal(file, name)
+    return names
+
+
+def _jobs(names: dict[Path, str], folder: Path, format: str, model: Model, options: Options) -> list[tuple[Path, Path]]:
     """Each scan and its mask's name; that of a part says which. What is wrong with a single scan is said at once."""
     from medseg.inference.infer import check_output
     from medseg.inference.journal import journal_of
     from medseg.inference.model import chain_of
     from medseg.inference.outputs import name_outputs, outgrown
     from medseg.inference.source import Source
+    from medseg.private import public
+    from medseg.scans.dicom_seg_sink import series_of
     from medseg.scans.scan import suffix_of
 
     label_bytes = chain_of(model, options).dtype(model.labels.dtype).itemsize
-    channels = model.card.channel_files
-    sources = sources if channels is None else channels.firsts(sources)
-    name_of = None if channels is None else channels.case_of
-    outputs = name_outputs(sources, folder, format, label_bytes, name_of=name_of)
+    sources = list(names)
+    outputs = name_outputs(sources, folder, format, label_bytes, name_of=names.__getitem__)
     for source, target in zip(sources, outputs, strict=True):
         if outgrown(source, target, format):
             print(
-                f"note: {source} is large: its mask goes to {target}, which can be written in pieces", file=sys.stderr
+                f"note: {public(source)} is large: its mask goes to {target}, which can be written in pieces",
+                file=sys.stderr,
             )
     if options.part is not None:
         sides = "_".join(f"{a}-{b}" for a, b in zip(options.part.start, options.part.stop, strict=True))
@@ -167,7 +219,9 @@ def _jobs(sources: list[Path], folder: Path, format: str, model: Model, options:
         outputs = [t.with_name(f"{stem}_box_{sides}{suffix_of(t)}") for t, stem in zip(outputs, stems, strict=True)]
     if len(sources) == 1:
         with listing_series():
-            Source.glance(sources[0], model, options.series)
+            glanced = Source.glance(sources[0], model, options.series)
+        if format == "dcm":
+            series_of(glanced.scan, outputs[0])
         if not journal_of(outputs[0]).exists():  # else it may have got its name just before a kill
             check_output(outputs[0], options)
     return list(zip(sources, outputs, strict=True))
@@ -214,14 +268,21 @@ def _tell(outcome: Outcome, as_json: bool, of: int) -> None:
 
 def _report(outcomes: list[Outcome]) -> dict[str, Any]:
     from medseg.inference.process_memory import peak_bytes
+    from medseg.private import public
 
     rows = []
     for outcome in outcomes:
-        about: dict[str, Any] = {"input": str(outcome.input), "output": str(outcome.output), "status": outcome.status}
+        about: dict[str, Any] = {
+            "input": public(outcome.input),
+            "output": str(outcome.output),
+            "status": outcome.status,
+        }
         if outcome.status == "skipped":
             about["why"] = outcome.why
         if outcome.result is not None:
             about |= {**outcome.result.to_dict(), "peak_memory_bytes": peak_bytes()}
+        if outcome.remarks:
+            about["remarks"] = [remark.to_dict() for remark in outcome.remarks]
         rows.append(about)
     return {"scans": rows}
 
@@ -234,6 +295,7 @@ def _account(model: Model, options: Options) -> dict[str, object]:
     return {
         "medseg": model.card.medseg,
         "model": model.card.weights_sha256,
+        "models": list(model.digests),
         "labels": (chain.written or model.labels).to_dict(),
         "training": model.card.training,
         "postprocessing": chain.to_list(),
@@ -284,11 +346,11 @@ def _budget(model: Model, memory: str | None, device_memory: str | None, workers
     return Budget.of_machine(model.device, host, device).shared(workers)
 
 
-def _precision(wanted: bool, text: str | None) -> Any:
+def _precision(wanted: bool, text: str | None, default: str) -> Any:
     """What probabilities are stored as; None where they are not wanted."""
     if text is not None and not wanted:
         raise MedsegError(f"--probability-type {text} is for --probabilities: give both, or neither")
-    return _one_of("--probability-type", text or "float16", ("uint8", "float16", "float32")) if wanted else None
+    return _one_of("--probability-type", text or default, ("uint8", "float16", "float32")) if wanted else None
 
 
 def _amp(wanted: bool | None, model: Model, settings: InferenceSettings) -> bool:
@@ -331,7 +393,12 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _sizes(option: str, text: str | None) -> tuple[int, ...] | None:
+def sizes_of(option: str, text: str | None) -> tuple[int, ...] | None:
+    """The numbers of an option, one or one an axis; None where it is not given.
+
+    Raises:
+        ConfigError: for another text.
+    """
     if text is None:
         return None
     parts = text.split(",")

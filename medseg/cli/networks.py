@@ -18,7 +18,8 @@ def networks(
         typer.Option(metavar="IMAGE", help="Draw what the decoder of a trained NAME makes of this image."),
     ] = None,
     model: Annotated[
-        Optional[Path], typer.Option("-m", "--model", help="For --activations: a package, or a run's folder.")
+        Optional[Path],
+        typer.Option("-m", "--model", help="For --activations: a package, a run's folder, or models:/NAME@ALIAS."),
     ] = None,
     output: Annotated[
         Optional[Path],

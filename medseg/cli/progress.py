@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from medseg.private import public
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -43,7 +45,7 @@ class InferenceBar:
 
     def say(self, line: str) -> None:
         """A line that stays."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(public(line), markup=False, highlight=False)
 
     def show(self, path: Path, progress: Progress) -> None:
         """How far one scan is."""
@@ -52,7 +54,7 @@ class InferenceBar:
         from medseg.inference.process_memory import resident_bytes
 
         if path not in self._tasks:
-            self._tasks[path] = self._bar.add_task(path.name, total=None, speed="", memory="")
+            self._tasks[path] = self._bar.add_task(Path(public(path)).name, total=None, speed="", memory="")
         self._bar.update(
             self._tasks[path],
             total=progress.tiles,

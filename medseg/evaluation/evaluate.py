@@ -349,7 +349,7 @@ def _labels_of(references: Mapping[str, Reference]) -> Labels:
             found.update(int(value) for value in values)
             if len(found) > MOST_VALUES:
                 raise MedsegError(
-                    f"{_file(path)}: the references hold more than {MOST_VALUES} values: name the labels, or mend the files"
+                    f"{_file(path)}: the references hold more than {MOST_VALUES} values: name the labels, or mend them"
                 )
     found.discard(0)
     if not found:

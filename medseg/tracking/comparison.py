@@ -217,15 +217,21 @@ def markdown(comparison: Comparison) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def begin_run(comparison: Comparison, store: Store, experiment: str) -> Run:
+def begin_run(comparison: Comparison, store: Store, experiment: str, folder: Path | None = None) -> Run:
     """Begins the comparison's own run, with what is compared as tags.
 
+    Args:
+        comparison: of what.
+        store: where the run goes.
+        experiment: MLflow's.
+        folder: where the comparison is written, which keeps the run too; None where it is not.
+
     Raises:
-        MedsegError: where the store cannot be opened.
+        MedsegError: where the store cannot be used; without a folder, where it does not answer.
     """
     first, *others = (scores.name for scores in comparison.compared)
     name = f"{others[0] if len(others) == 1 else f'{len(others)} models'} against {first}"
-    return Run.start(store, experiment, name, _params(comparison), _tags(comparison))
+    return Run.start(store, experiment, name, _params(comparison), _tags(comparison), folder)
 
 
 def _params(comparison: Comparison) -> dict[str, Any]:
@@ -246,7 +252,7 @@ def _tags(comparison: Comparison) -> dict[str, str]:
 def log_comparison(comparison: Comparison, run: Run, folder: Path) -> None:
     """Logs what :func:`write_comparison` wrote to a folder: description, figures, tables and files."""
     run.description(markdown(comparison))
-    run.log(_metrics(comparison), 0)
+    run.log(_metrics(comparison), run.starts)
     run.table("comparison", rows_of(comparison))
     run.table("cases", case_rows(comparison))
     for name in FILES:

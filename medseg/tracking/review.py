@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.datasets.cases import Case
-from medseg.datasets.check import open_image, open_label
+from medseg.datasets.check import open_case_label, open_image, open_label
 from medseg.evaluation.case import score_case
-from medseg.evaluation.evaluate import INFERENCE, Wanted, settings_of
+from medseg.evaluation.evaluate import INFERENCE, Wanted, reference_digests, settings_of
 from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import fingerprint, partial_of, write_json
 from medseg.scans.scan import suffix_of
@@ -76,15 +76,19 @@ class Review:
         ignored = report.labels.classes + 1
         return found | {f"cases/{words[case.name]}": case_picture(by_name[case.name], ignored) for case in told}
 
-    def log(self, run: Run, step: int) -> None:
-        """Logs it: means of every metric as ``best/...``, tables, pictures, and the page."""
+    def log(self, run: Run, step: int) -> dict[str, str]:
+        """Logs it: means of every metric as ``best/...``, tables, pictures, and the page.
+
+        Returns:
+            the pictures' places among the run's artifacts, by name.
+        """
         run.log({f"best/{column}": value for column, value in self.report.mean().items()}, step)
         run.table("cases", self.report.rows())
-        for name, picture in self.pictures().items():
-            run.picture(picture, name, step)
+        places = {name: run.picture(picture, name, step) for name, picture in self.pictures().items()}
         for name in (CSV, JSON):
             run.artifact(self.folder / name, FOLDER)
         run.artifact(self.page)
+        return {name: place for name, place in places.items() if place is not None}
 
 
 def review(model: Model, cases: Sequence[Case], run_folder: Path, title: str, about: Mapping[str, str]) -> Review:
@@ -112,7 +116,7 @@ def review(model: Model, cases: Sequence[Case], run_folder: Path, title: str, ab
 
     def open_case(name: str) -> CaseScans:
         case = opened[name]
-        return CaseScans(name, open_label(_label(case)), open_label(masks[name]), open_image(case))
+        return CaseScans(name, open_case_label(case), open_label(masks[name]), open_image(case))
 
     shown = show_cases(report, open_case)
     rows = run_folder / CSV
@@ -142,12 +146,6 @@ def _segment(model: Model, case: Case, folder: Path) -> Path:
 def _score(model: Model, cases: Sequence[Case], masks: Mapping[str, Path]) -> Report:
     wanted = Wanted()
     options = wanted.options(model.labels, False)
-    results = tuple(score_case(case.name, masks[case.name], _label(case), model.labels, options) for case in cases)
+    results = tuple(score_case(case.name, masks[case.name], case, model.labels, options) for case in cases)
     settings: dict[str, Any] = settings_of(wanted, options)
-    return Report(model.labels, results, (), settings)
-
-
-def _label(case: Case) -> Path:
-    if case.label is None:
-        raise ValueError(f"case {case.name} has no label")
-    return case.label
+    return Report(model.labels, results, (), settings, reference_digests({case.name: case for case in cases}))

@@ -1,8 +1,8 @@
 """One MLflow run: what is logged, under which names, and how it goes on after an interruption.
 
-Metrics, pictures and tables are handed to a background thread (:mod:`medseg.tracking.delivery`); logging
-never raises because of the store, so a store that is lost in the middle costs no training. The run folder's
-own ``metrics.csv`` keeps every value in any case.
+All that is logged is written to the run's folder first (:mod:`medseg.tracking.spool`), which is all that a training
+pays for; a background thread brings it to the store (:mod:`medseg.tracking.delivery`), and ``medseg sync`` what that
+thread could not. Logging never raises because of the store.
 """
 
 from __future__ import annotations
@@ -10,67 +10,66 @@ from __future__ import annotations
 import getpass
 import json
 import math
-import re
-import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from medseg.errors import MedsegError
-from medseg.tracking.delivery import Delivery
+from medseg.files import partial_of
+from medseg.tracking import machine
+from medseg.tracking.case_tables import Tables, table_path
+from medseg.tracking.courier import NOTE, Courier
+from medseg.tracking.delivery import Delivery, warn
+from medseg.tracking.history import History
 from medseg.tracking.names import TAG_LENGTH, TAG_NAME_LENGTH, Names, clean, cut, flat
-from medseg.tracking.store import Store
+from medseg.tracking.picture_files import picture_files, picture_key
+from medseg.tracking.spool import FILES, FOLDER, Spool
+from medseg.tracking.store import Store, Unreachable
 from medseg.tracking.versions import code_tags
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, RunTag
     from PIL.Image import Image
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-TABLE_ROWS = 10_000
-"""Rows that a table keeps; the oldest leave."""
-
-BEFORE_ALL = -(2**63)
-"""The step before every step."""
-
 _NAME_TAG = "metric."
 _TABLES_TAG = "mlflow.loggedArtifacts"
-_PICTURE = re.compile(r"images/(?P<key>.+)\+step\+(?P<step>-?\d+)\+timestamp\+")
+_PICTURES_TAG = "mlflow.loggedImages"
 
 
 class Run:
-    """One MLflow run, new or continued. As a context manager it ends as its block does.
+    """One run, new or continued. As a context manager it ends as its block does.
 
-    Use :meth:`start`; the constructor takes an open run.
+    Use :meth:`start`; the constructor takes an open spool.
 
     Attributes:
-        id: MLflow's run id, with which the run is continued.
-        experiment_id: MLflow's id of its experiment.
+        name: the one that its log gave it, the same in every store: what a run that is a part of this one names as
+            its ``parent``.
+        store: where it is delivered to.
         resumed: whether it goes on where an earlier process left it.
     """
 
-    def __init__(self, store: Store, client: MlflowClient, run_id: str, resumed: bool) -> None:
-        self.store = store
-        self.id = run_id
+    def __init__(
+        self, spool: Spool, courier: Courier, resumed: bool, held: ExitStack, trouble: Exception | None
+    ) -> None:
+        self.name = str(spool.begin["run"])
+        self.store = courier.store
         self.resumed = resumed
-        self._client = client
-        found = client.get_run(run_id)
-        self.experiment_id = str(found.info.experiment_id)
-        self._before = dict(found.data.params), dict(found.data.tags)
-        self._names = Names(_known_names(found.data.tags))
-        self._steps: dict[str, int] = {}
-        self._picture_steps: dict[str, int] | None = None
-        self._tables: dict[str, list[dict[str, Any]]] = {}
-        self._shown = json.loads(found.data.tags.get(_TABLES_TAG, "[]"))
-        self._delivery = Delivery(self._send, store.shown)
+        self._spool = spool
+        self._courier = courier
+        self._held = held
+        self._history = History.of(spool)
+        self._names = Names(_known_names(self._history.tags))
+        self._tables = Tables(spool.folder / FILES)
+        self._writable = True
         self._finished = False
+        self._delivery = Delivery(courier, trouble)
 
     @classmethod
     def start(
@@ -80,55 +79,64 @@ class Run:
         name: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
-        run_id: str | None = None,
+        folder: Path | None = None,
+        parent: str | None = None,
     ) -> Run:
-        """Begins a run, or continues the one of ``run_id``.
+        """Begins a run, or continues the one that its folder keeps.
 
         Args:
-            store: where it is kept.
+            store: where it is delivered to.
             experiment: MLflow's experiment, made where there is none; a continued run stays in its own.
             name: the run's name in the table.
             params: the resolved config, nested; logged flat (``training.batch``).
             tags: tags beside those of the code (:func:`medseg.tracking.versions.code_tags`): device, seed,
                 ... Of a continued run, params and tags that have changed keep their first value, and the new
                 one becomes a tag (``changed.training.batch``): MLflow's params never change.
-            run_id: the run to continue.
+            folder: the run's own, which keeps all that is logged in ``tracking/``, whatever becomes of the store. None
+                for a run that lives as long as this process; the store must answer then.
+            parent: the name (:attr:`name`) of the run that this one is a part of, as a fold is of a cross-validation.
 
         Raises:
-            MedsegError: where the store cannot be opened, or the run is not in it.
+            MedsegError: where the store is none of MLflow's, of another schema, or locked; where the experiment or the
+                run was deleted; where another process logs to the same folder; without a folder, where the store does
+                not answer.
         """
-        client = store.client()
-        tags = {**_origin(), **code_tags(), **(tags or {})}
-        if run_id is None:
-            experiment_id = store.experiment(client, experiment)
-            with store.explained("takes no new run"):
-                run_id = client.create_run(experiment_id, run_name=name).info.run_id
-            run = cls(store, client, run_id, resumed=False)
-        else:
-            run = cls._continued(store, client, run_id)
-        with store.explained("takes no params"):
-            run._describe(flat(params), tags)
+        with ExitStack() as stack:
+            place = Path(stack.enter_context(TemporaryDirectory())) if folder is None else folder
+            spool = Spool(place)
+            courier = Courier(spool, store)
+            resumed = spool.exists
+            asked = spool.begin["experiment"] if resumed else experiment
+            trouble = _trouble(lambda: store.experiment(courier.client, asked))
+            if trouble is not None and folder is None:
+                raise trouble
+            stack.enter_context(spool.held())  # after the store's word, so that a refused run leaves no folder
+            if not resumed:
+                about = {
+                    "experiment": experiment,
+                    "name": name,
+                    "user": _user(),
+                    "parent": parent,
+                    "store": store.shown,
+                }
+                spool.append("begin", run=uuid.uuid4().hex, **about)
+            trouble = trouble or _trouble(courier.place)
+            run = cls(spool, courier, resumed, stack.pop_all(), trouble)
+        if resumed:
+            run._append("status", status="RUNNING")
+            run._history.starts += 1
+        run._describe(flat(params), {**_origin(), **code_tags(), **(tags or {})})
         return run
 
-    @classmethod
-    def _continued(cls, store: Store, client: MlflowClient, run_id: str) -> Run:
-        from mlflow.exceptions import MlflowException
+    @property
+    def id(self) -> str | None:
+        """MLflow's id of the run; None as long as the store has not answered."""
+        return self._courier.run_id
 
-        try:
-            stage = client.get_run(run_id).info.lifecycle_stage
-        except MlflowException as problem:
-            raise MedsegError(
-                f"the run {run_id} is not in the tracking store {store.shown} ({problem.message}): name the "
-                f"store that it began in as tracking.uri or MLFLOW_TRACKING_URI"
-            ) from None
-        if stage != "active":
-            raise MedsegError(
-                f"the run {run_id} was deleted from the tracking store {store.shown}: restore it in the UI, "
-                f"or begin a new run"
-            )
-        with store.explained("does not let the run go on"):
-            client.update_run(run_id, status="RUNNING")
-            return cls(store, client, run_id, resumed=True)
+    @property
+    def starts(self) -> int:
+        """How often the run went on before: the step of what is known once a start."""
+        return self._history.starts
 
     @property
     def answering(self) -> bool:
@@ -145,46 +153,56 @@ class Run:
             values: metric name -> value; names are made acceptable to MLflow, distinct ones stay distinct.
             step: the training step.
         """
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._delivery.post([Metric(self._name(name), _finite(value), now, step) for name, value in values.items()])
+        last = self._history.steps
+        named = {self._name(name): _finite(value) for name, value in values.items()}
+        new = {name: value for name, value in named.items() if name not in last or step > last[name]}
+        if new:
+            last |= dict.fromkeys(new, step)
+            self._append("metrics", step=step, values=new)
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]], step: int | None = None) -> None:
         """Logs a table of cases; the UI shows it among the artifacts and in its evaluation view.
 
         All steps of one name are one table, ``tables/<name>.json``, with the step as its first column;
-        logging a step again replaces it and what came after it. The last ``TABLE_ROWS`` rows are kept.
+        logging a step again replaces it and what came after it. The last 10,000 rows are kept.
 
         Args:
             name: the table's name.
             rows: one mapping of column -> value a row; the columns of all rows together make the table's.
             step: the training step; None for a table without steps, which is replaced whole.
         """
-        path = f"tables/{_artifact_name(name)}.json"
-        head = {} if step is None else {"step": step}
-        copies = [{**head, **row} for row in rows]
-        self._delivery.submit(f"the table {name}", lambda: self._write_table(path, copies, step))
+        path = table_path(name)
+        self._own_file(path, self._tables.grown(path, rows, step))
+        shown = json.loads(self._history.tags.get(_TABLES_TAG, "[]"))
+        entry = {"path": path, "type": "table"}
+        if entry not in shown:
+            self._set({_TABLES_TAG: json.dumps([*shown, entry])})
 
-    def picture(self, image: NDArray[Any] | Image, path: str, step: int) -> None:
+    def picture(self, image: NDArray[Any] | Image, path: str, step: int) -> str | None:
         """Logs a picture of one step; the UI shows those of one path as a slider over the steps.
 
         Args:
             image: (H, W, 3) or (H, W) uint8, or a Pillow image.
             path: what it shows, such as ``overlay/<case>``.
             step: the training step; one that the path has already is left out.
-        """
-        from PIL import Image as Pillow
 
-        copy = Pillow.fromarray(np.array(image)) if isinstance(image, np.ndarray) else image.copy()
-        key = re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", clean(path))
-        self._delivery.submit(f"the picture {key}", lambda: self._write_picture(copy, key, step))
+        Returns:
+            its place among the artifacts; None where it is left out.
+        """
+        key, last = picture_key(path), self._history.pictures
+        if key in last and step <= last[key]:
+            return None
+        last[key] = step
+        files = picture_files(image, key, step)
+        for place, content in files.items():
+            self._own_file(place, content, picture=key, step=step)
+        self._set({_PICTURES_TAG: "True"})
+        return next(iter(files))
 
     def artifact(self, path: str | Path, folder: str | None = None) -> None:
         """Logs a file, or a folder with all it holds, under ``folder`` of the run's artifacts.
 
-        Returns when it is delivered; at once while the store does not answer (it is delivered later, as it
-        then is).
+        What lies in the run's own folder is delivered as it then is; another file is copied there first.
 
         Raises:
             MedsegError: where there is no such file.
@@ -192,20 +210,17 @@ class Run:
         source = Path(path)
         if not source.exists():
             raise MedsegError(f"{source} is missing: it cannot be logged as an artifact of the run")
-
-        def write() -> None:
-            if source.is_dir():
-                self._client.log_artifacts(self.id, str(source), folder or source.name)
-            else:
-                self._client.log_artifact(self.id, str(source), folder)
-
-        self._delivery.submit(f"the file {source.name}", write, wait=True)
+        with _Kept(self):
+            place = folder or (source.name if source.is_dir() else "")
+            self._append("file", source=self._spool.source_of(source), folder=place)
 
     def text(self, text: str, path: str) -> None:
         """Logs a text as the artifact ``path``."""
-        self._delivery.submit(f"the text {path}", lambda: self._client.log_text(self.id, text, path))
+        self._own_file(path, text.encode("utf-8", "replace"))
 
-    def dataset(self, name: str, digest: str, source: str, context: str = "training") -> None:
+    def dataset(
+        self, name: str, digest: str, source: str, context: str = "training", profile: Mapping[str, Any] | None = None
+    ) -> None:
         """Logs the data set, for the UI's column: its name, and the first 16 characters of its digest.
 
         Args:
@@ -213,30 +228,43 @@ class Run:
             digest: of its content; whole in the tag ``dataset.digest``.
             source: where it comes from, in words or as an address; no path of this machine is needed.
             context: what it was used for.
+            profile: what the UI shows of it, such as the number of cases.
         """
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        described = Dataset(name[:500], digest[:16], "local", json.dumps({"uri": source}))
-        used = DatasetInput(described, [InputTag("mlflow.data.context", context)])
-        self._delivery.submit("the data set", lambda: self._client.log_inputs(self.id, [used]))
+        self._append(
+            "dataset",
+            name=name[:500],
+            digest=digest[:16],
+            source=json.dumps({"uri": source}),
+            context=context,
+            profile=None if profile is None else json.dumps(profile),
+        )
         self.tags({"dataset.name": name, "dataset.digest": digest})
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags; names are made acceptable to MLflow, long values are cut."""
-        tags = _tags(values)
-        self._delivery.submit("tags", lambda: self._client.log_batch(self.id, tags=tags, synchronous=True))
+        self._set({clean(key, TAG_NAME_LENGTH): cut(str(value), TAG_LENGTH) for key, value in values.items()})
 
     def description(self, markdown: str) -> None:
-        """Sets the text that the UI shows at the top of the run, in Markdown."""
-        self.tags({"mlflow.note.content": markdown})
+        """Sets the text that the UI shows at the top of the run, in Markdown.
+
+        A picture of ``(artifact:PATH)`` is that file among the run's artifacts; a link to ``(page:PATH)`` opens it in
+        the UI.
+        """
+        self.tags({NOTE: markdown})
+
+    def machine(self) -> AbstractContextManager[None]:
+        """While the block runs, what the machine is busy with is logged (:mod:`medseg.tracking.machine`)."""
+        looks = (step for name, step in self._history.steps.items() if name.startswith(machine.PREFIX))
+        return machine.watched(self.log, max(looks, default=-1) + 1)
 
     def finish(self, status: Status = "FINISHED") -> None:
-        """Delivers what is left and ends the run; a second call does nothing."""
+        """Ends the run and delivers what is left; a second call does nothing."""
         if self._finished:
             return
         self._finished = True
-        self._delivery.submit("the run's end", lambda: self._client.set_terminated(self.id, status))
-        self._delivery.close()
+        self._append("status", status=status)
+        with self._held:
+            self._delivery.close()
 
     def __enter__(self) -> Run:
         return self
@@ -249,17 +277,25 @@ class Run:
         else:
             self.finish("KILLED" if issubclass(kind, KeyboardInterrupt | SystemExit) else "FAILED")
 
+    def _append(self, kind: str, **content: Any) -> None:
+        with _Kept(self):
+            self._spool.append(kind, **content)
+
     def _describe(self, params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Logs params and tags; what a continued run has otherwise becomes a tag beside the first value."""
-        from mlflow.entities import Param
+        before = self._history
+        fresh = {key: value for key, value in params.items() if key not in before.params}
+        changed = _changed({**before.params, **before.tags}, {**params, **tags})
+        new = {key: value for key, value in tags.items() if key not in before.tags}
+        if fresh:
+            self._append("params", values=fresh)
+        self.tags({**new, **changed})
 
-        params_before, tags_before = self._before
-        fresh = [Param(key, value) for key, value in params.items() if key not in params_before]
-        for start in range(0, len(fresh), 100):
-            self._client.log_batch(self.id, params=fresh[start : start + 100], synchronous=True)
-        new = {key: value for key, value in tags.items() if key not in tags_before}
-        changed = _changed({**params_before, **tags_before}, {**params, **tags})
-        self._client.log_batch(self.id, tags=_tags({**new, **changed}), synchronous=True)
+    def _set(self, tags: Mapping[str, str]) -> None:
+        new = {key: value for key, value in tags.items() if self._history.tags.get(key) != value}
+        if new:
+            self._history.tags |= new
+            self._append("tags", values=new)
 
     def _name(self, original: str) -> str:
         """The metric's name; one that differs from the original is explained by a tag."""
@@ -269,65 +305,48 @@ class Run:
             self.tags({f"{_NAME_TAG}{name}": original})
         return name
 
-    def _send(self, points: list[Metric]) -> None:
-        """Delivers the points of new steps."""
-        last: dict[str, int] = {}
-        new = []
-        for point in points:
-            if point.step > last.get(point.key, self._last_step(point.key)):
-                last[point.key] = point.step
-                new.append(point)
-        if new:
-            self._client.log_batch(self.id, metrics=new, synchronous=True)
-        self._steps.update(last)
-
-    def _last_step(self, key: str) -> int:
-        if key not in self._steps:
-            history = self._client.get_metric_history(self.id, key) if self.resumed else []
-            self._steps[key] = max((point.step for point in history), default=BEFORE_ALL)
-        return self._steps[key]
-
-    def _write_picture(self, image: Image, key: str, step: int) -> None:
-        if self._picture_steps is None:
-            self._picture_steps = self._logged_pictures() if self.resumed else {}
-        if step <= self._picture_steps.get(key, BEFORE_ALL):
-            return
-        self._client.log_image(self.id, image, key=key, step=step, synchronous=True)
-        self._picture_steps[key] = step
-
-    def _logged_pictures(self) -> dict[str, int]:
-        steps: dict[str, int] = {}
-        for file in self._client.list_artifacts(self.id, "images"):
-            if match := _PICTURE.match(file.path):
-                key = match["key"].replace("~", "/")
-                steps[key] = max(int(match["step"]), steps.get(key, BEFORE_ALL))
-        return steps
-
-    def _write_table(self, path: str, rows: list[dict[str, Any]], step: int | None) -> None:
-        if path not in self._tables:
-            self._tables[path] = self._logged_table(path) if self.resumed else []
-        earlier = [row for row in self._tables[path] if step is not None and row.get("step", step) < step]
-        rows = (earlier + rows)[-TABLE_ROWS:]
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        data = [[_cell(row.get(column)) for column in columns] for row in rows]
-        self._client.log_text(self.id, json.dumps({"columns": columns, "data": data}), path)
-        self._tables[path] = rows
-        if (entry := {"path": path, "type": "table"}) not in self._shown:
-            self._shown.append(entry)
-            self._client.set_tag(self.id, _TABLES_TAG, json.dumps(self._shown))
-
-    def _logged_table(self, path: str) -> list[dict[str, Any]]:
-        if path not in {file.path for file in self._client.list_artifacts(self.id, "tables")}:
-            return []
-        with TemporaryDirectory() as folder:
-            content = json.loads(Path(self._client.download_artifacts(self.id, path, folder)).read_text("utf-8"))
-        return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+    def _own_file(self, path: str, content: bytes, **about: Any) -> None:
+        """Keeps a file of the spool's own, whole or not at all, and logs it at its place among the artifacts."""
+        with _Kept(self):
+            place = self._spool.own(path)
+            partial_of(place).write_bytes(content)
+            partial_of(place).replace(place)
+            folder, _, _ = path.rpartition("/")
+            self._append("file", source=f"{FOLDER}/{FILES}/{path}", folder=folder, **about)
 
 
-def _tags(values: Mapping[str, str]) -> list[RunTag]:
-    from mlflow.entities import RunTag
+class _Kept:
+    """A block that writes to the run's folder: where that is full or gone, it is said once, and the run goes on."""
 
-    return [RunTag(clean(key, TAG_NAME_LENGTH), cut(str(value), TAG_LENGTH)) for key, value in values.items()]
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, OSError):
+            return False
+        if self._run._writable:
+            self._run._writable = False
+            where, why = self._run._spool.folder, error.strerror or error
+            warn(f"{where} cannot be written ({why}): the run goes on, but is tracked no more")
+        return True
+
+
+def _trouble(ask: Callable[[], object]) -> Unreachable | None:
+    """Why a store does not answer; None where it does.
+
+    Raises:
+        MedsegError: where it answers that it cannot be used.
+    """
+    try:
+        ask()
+    except Unreachable as problem:
+        return problem
+    return None
 
 
 def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
@@ -340,27 +359,18 @@ def _known_names(tags: Mapping[str, str]) -> dict[str, str]:
     return {key[len(_NAME_TAG) :]: value for key, value in tags.items() if key.startswith(_NAME_TAG)}
 
 
-def _artifact_name(name: str) -> str:
-    return re.sub(r"[^\w.\- ]", "_", clean(name))
-
-
-def _finite(value: float) -> float:
+def _finite(value: float) -> float | None:
+    """The value; None, which the log has for NaN, where it is not finite."""
     number = float(value)
-    return number if math.isfinite(number) else math.nan
-
-
-def _cell(value: Any) -> Any:
-    """A JSON value of a table's cell: null where there is no finite number."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else str(value)
+    return number if math.isfinite(number) else None
 
 
 def _origin() -> dict[str, str]:
+    return {"mlflow.source.name": "medseg", "mlflow.source.type": "LOCAL"}
+
+
+def _user() -> str:
     try:
-        user = getpass.getuser()
+        return getpass.getuser()
     except (KeyError, OSError):
-        user = "unknown"
-    return {"mlflow.user": user, "mlflow.source.name": "medseg", "mlflow.source.type": "LOCAL"}
+        return "unknown"

@@ -15,14 +15,13 @@ from medseg.evaluation.report import JSON
 from medseg.evaluation.score_table import ScoreTable, read_report, scores_of_rows
 from medseg.files import read_json
 from medseg.package import MODEL, read_card
+from medseg.tracking.courier import RUN
 from medseg.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-RUN = "run.json"
-"""Where a run's folder says which run of which store it is."""
 REVIEW = f"validation/{JSON}"
 """Where its folder, and MLflow, keep what its best weights scored on the validation cases."""
 CARD = f"model/{MODEL}"
@@ -94,12 +93,13 @@ def _find(word: str, store: str | None) -> Found:
     if path.is_file() and path.name == JSON:
         return Found(read_report(path, word))
     if not path.is_dir():
-        return _of_run(*_search(word, Store.resolve(store)))
+        return _of_run(*search_run(word, Store.resolve(store)))
     if (path / JSON).is_file():
         return Found(read_report(path / JSON, word))
-    if (path / RUN).is_file():
+    if any((path / name).is_file() for name in (RUN, REVIEW)):
         return _of_folder(path)
-    inside = [child.name for child in sorted(path.iterdir()) if (child / JSON).is_file() or (child / RUN).is_file()]
+    kept = (JSON, RUN, REVIEW)
+    inside = [child.name for child in sorted(path.iterdir()) if any((child / name).is_file() for name in kept)]
     hint = f"; did you mean {path / inside[0]}?" if inside else ""
     raise MedsegError(
         f"{path} is neither a report ({JSON}, of medseg evaluate -o) nor a run's folder ({RUN}, of medseg train){hint}"
@@ -107,7 +107,9 @@ def _find(word: str, store: str | None) -> Found:
 
 
 def _of_folder(path: Path) -> Found:
-    """The scores of a run's best weights on its validation cases."""
+    """The scores of a run's best weights on its validation cases; of one that no store has yet, its folder's."""
+    if not (path / RUN).is_file():
+        return Found(_of_review(path, None))
     place = read_json(path / RUN, "the run's place in MLflow")
     if not isinstance(place, dict) or not {"store", "run_id"} <= place.keys():
         raise MedsegError(f"{path / RUN} does not say where MLflow keeps the run: its keys are store and run_id")
@@ -118,9 +120,9 @@ def _of_folder(path: Path) -> Found:
     return _of_run(store, client, _run(store, client, run_id), path)
 
 
-def _of_review(folder: Path, run_id: str) -> ScoreTable:
+def _of_review(folder: Path, run_id: str | None) -> ScoreTable:
     training = _training(folder)
-    scores = read_report(folder / REVIEW, run_id)
+    scores = read_report(folder / REVIEW, run_id or folder.name)
     return replace(scores, run=run_id, step=training.get("step"), dataset=training.get("dataset_digest"))
 
 
@@ -140,12 +142,16 @@ def _run(store: Store, client: MlflowClient, run_id: str) -> Run:
         raise MedsegError(f"the run {run_id} is not in the tracking store {store.shown} ({problem.message})") from None
 
 
-def _search(word: str, store: Store) -> tuple[Store, MlflowClient, Run]:
-    """A run of the store by its id or name; the latest of several of one name."""
+def search_run(word: str, store: Store) -> tuple[Store, MlflowClient, Run]:
+    """A run of the store by its id or name; the latest of several of one name.
+
+    Raises:
+        MedsegError: where there is none, with the nearest.
+    """
     path = Path(word)
     beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
     if path.parent != Path() or (store.database is not None and not store.database.exists()):
-        raise MedsegError(f"{word} does not exist{nearest(path.name, beside)}; give a report's or a run's folder")
+        raise MedsegError(f"{word} does not exist{nearest(path.name, beside)}; give a folder that does")
     client = store.client()
     runs = _runs(store, client)
     found = [run for run in runs if word in (run.info.run_id, run.info.run_name)]
@@ -154,7 +160,7 @@ def _search(word: str, store: Store) -> tuple[Store, MlflowClient, Run]:
     known = [*beside, *(run.info.run_name for run in runs if run.info.run_name)]
     raise MedsegError(
         f"{word} is no folder here and no run in the tracking store {store.shown}{nearest(word, known)}; "
-        "give a report's or a run's folder, or a run's id or name"
+        "give a folder, or a run's id or name"
     )
 
 

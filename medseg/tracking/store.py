@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 
 from medseg.errors import MedsegError
 from medseg.quiet import quiet_mlflow
+from medseg.tracking.view import KIND, TAG, view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 DEFAULT = "sqlite:///mlflow.db"
 """The store where neither the config nor MLFLOW_TRACKING_URI names one, in the current folder."""
 
+HEALTHY = b"OK"
+"""What an MLflow server says at /health."""
+NOTHING_THERE = (404, 405, 501)
+
 ANSWER_SECONDS = 5.0
 """How long an MLflow server may take to answer before it counts as unreachable."""
 
@@ -36,6 +41,16 @@ SERVERS = ("http", "https")
 DATABASES = ("postgresql", "mysql", "mssql")
 _DRIVERS_WORDS = re.compile(r"^\(\w+(?:\.\w+)*Error\) (.+)$", re.MULTILINE)
 """What a database's driver said, amid SQLAlchemy's words: «(sqlite3.OperationalError) database is locked»."""
+
+_SCHEMAS = re.compile(r"found version \w+, but expected \w+")
+"""What MLflow says of a schema."""
+
+TRY_LATER = (401, 403, 408, 429)
+"""Client errors (HTTP) that can pass without anything being wrong with what was sent."""
+
+
+class Unreachable(MedsegError):
+    """A store that does not answer, or lets nobody in, just now: what is logged can wait for it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,8 @@ class Store:
     def resolve(cls, configured: str | None = None, folder: Path | None = None) -> Store:
         """The configured store, else MLFLOW_TRACKING_URI's, else ``sqlite:///mlflow.db``.
 
+        Where the configured one is that of MLFLOW_TRACKING_URI but for a password, the latter is meant.
+
         Args:
             configured: the config's ``tracking.uri``.
             folder: what a relative SQLite path is relative to; None takes the current folder.
@@ -61,7 +78,10 @@ class Store:
         Raises:
             MedsegError: where MLflow cannot keep runs in a store of that kind.
         """
-        uri = configured or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT
+        environment = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = configured or environment or DEFAULT
+        if environment and uri.rstrip("/") == _without_password(environment).rstrip("/"):
+            uri = environment
         scheme = uri.partition(":")[0].partition("+")[0].lower() if "://" in uri else ""
         if scheme == "sqlite":
             return cls._sqlite(uri, folder or Path.cwd())
@@ -98,7 +118,7 @@ class Store:
     @property
     def shown(self) -> str:
         """The address as it may be printed: without a password."""
-        return re.sub(r"//[^/@]*@", "//", self.uri)
+        return _without_password(self.uri)
 
     @property
     def artifacts(self) -> Path | None:
@@ -147,6 +167,8 @@ class Store:
         """
         with self.explained("does not give its experiments"):
             found = client.get_experiment_by_name(name) or self._create(client, name)
+            if TAG not in found.tags and found.lifecycle_stage == "active":
+                client.set_experiment_tag(found.experiment_id, TAG, view())
         if found.lifecycle_stage != "active":
             raise MedsegError(
                 f"the experiment {name!r} was deleted from the tracking store {self.shown}: choose another "
@@ -165,7 +187,8 @@ class Store:
         folder = re.sub(r"[^\w.-]+", "_", name).strip("._") or "experiment"
         location = (self.artifacts / folder).as_uri() if self.artifacts else None
         try:
-            return client.get_experiment(client.create_experiment(name, artifact_location=location))
+            made = client.create_experiment(name, artifact_location=location, tags={TAG: view(), **KIND})
+            return client.get_experiment(made)
         except MlflowException:
             found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:
@@ -180,26 +203,52 @@ class Store:
         except MedsegError:
             raise
         except Exception as problem:
-            raise MedsegError(f"the tracking store {self.shown} {what}: {_reason(problem)}") from problem
+            if "schema" in str(problem) or "revision" in str(problem):
+                raise self._other_schema(problem) from problem
+            kind = MedsegError if self.database or never_takes(problem) else Unreachable
+            raise kind(f"the tracking store {self.shown} {what}: {reason_of(problem)}") from problem
+
+    def _other_schema(self, problem: Exception) -> MedsegError:
+        import mlflow
+
+        versions = _SCHEMAS.search(str(problem))
+        said = versions[0] if versions else reason_of(problem)[:100]
+        return MedsegError(
+            f"the tracking store {self.shown} has another schema than MLflow {mlflow.__version__} takes ({said}): "
+            f"upgrade MLflow where a newer one made it; else back it up and run mlflow db upgrade, or "
+            f"name another store as tracking.uri"
+        )
 
     def _check_server(self) -> None:
         try:
-            with urlopen(Request(f"{self.uri}/health"), timeout=ANSWER_SECONDS):
-                return
-        except HTTPError:
+            with urlopen(Request(f"{self.uri}/health"), timeout=ANSWER_SECONDS) as answer:
+                said = answer.read(100).strip()
+        except HTTPError as problem:
+            if problem.code in NOTHING_THERE:
+                raise self._foreign(f"{problem.code} {problem.reason}") from None
             return  # it answers; what it thinks of us comes with the first question
         except (OSError, ValueError, HTTPException) as problem:
             reason = getattr(problem, "reason", None) or problem
-            raise MedsegError(
+            raise Unreachable(
                 f"the tracking server {self.shown} does not answer ({reason}): start it, correct tracking.uri "
                 f"or MLFLOW_TRACKING_URI, or track in a file with tracking.uri=sqlite:///mlflow.db"
-            ) from None
+            ) from problem
+        if said != HEALTHY:
+            raise self._foreign(f"no {HEALTHY.decode()}")
+
+    def _foreign(self, said: str) -> MedsegError:
+        return MedsegError(
+            f"{self.shown} answers, but is no MLflow server ({said} at /health): correct tracking.uri or "
+            f"MLFLOW_TRACKING_URI, or track in a file with tracking.uri=sqlite:///mlflow.db"
+        )
 
     def _check_file(self, database: Path) -> None:
         try:
             database.parent.mkdir(parents=True, exist_ok=True)
             writable = os.access(database if database.exists() else database.parent, os.W_OK)
             names = self._tables(database)
+            if names and writable:
+                self._check_lock(database)
         except (OSError, sqlite3.Error) as problem:
             raise MedsegError(f"the tracking store {database} cannot be opened: {problem}") from None
         if not writable:
@@ -210,6 +259,17 @@ class Store:
             raise MedsegError(
                 f"{database} is a database, but not MLflow's: name another file with tracking.uri=sqlite:///FILE.db"
             )
+
+    @staticmethod
+    def _check_lock(database: Path) -> None:
+        """Waits until the file can be written.
+
+        Raises:
+            sqlite3.OperationalError: where somebody else holds it for longer than ``ANSWER_SECONDS``.
+        """
+        with contextlib.closing(sqlite3.connect(database, timeout=ANSWER_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
 
     def _has_tables(self, database: Path) -> bool:
         return bool(self._tables(database))
@@ -222,7 +282,23 @@ class Store:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")}
 
 
-def _reason(problem: Exception) -> str:
+def never_takes(problem: Exception) -> bool:
+    """Whether what was sent is at fault, so that sending it again is of no use."""
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(problem, MlflowException):
+        status = problem.get_http_status_code()
+        return 400 <= status < 500 and status not in TRY_LATER
+    if isinstance(problem, OSError):
+        return isinstance(problem, FileNotFoundError)
+    return isinstance(problem, TypeError | ValueError)
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def reason_of(problem: BaseException) -> str:
     """Why something failed, in one line."""
     text = str(problem).strip() or type(problem).__name__
     said = _DRIVERS_WORDS.search(text)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from medseg.errors import MedsegError
 from medseg.quiet import quiet_environment
 from medseg.tracking.store import Store
+from medseg.tracking.view import page_of
 
 HOST = "127.0.0.1"
 PORT = 5000
@@ -42,7 +43,7 @@ _NOT_THE_SHELLS = (
 
 
 def serve(store: Store, port: int | None = None) -> None:
-    """Runs MLflow's UI until it is interrupted, and prints its address to stdout once it answers.
+    """Runs MLflow's UI until it is interrupted, and prints the address of the last run's experiment once it answers.
 
     Of a store that a server holds, only the address is printed: that server shows the UI itself. The server
     listens on 127.0.0.1 alone, keeps MLflow's check of the Host header, and neither it nor its pages send
@@ -58,7 +59,7 @@ def serve(store: Store, port: int | None = None) -> None:
     """
     if store.remote:
         store.check()
-        print(store.shown, flush=True)
+        print(page_of(store.shown), flush=True)
         return
     if store.database and not store.database.exists():
         raise MedsegError(
@@ -70,7 +71,7 @@ def serve(store: Store, port: int | None = None) -> None:
     print("starting MLflow's UI ...", file=sys.stderr, flush=True)
     with _ended_in_order(), _server(store, port) as process:
         _wait_until_ready(process, port)
-        print(f"http://{HOST}:{port}", flush=True)
+        print(page_of(f"http://{HOST}:{port}"), flush=True)
         code = process.wait()
     raise MedsegError(f"MLflow's UI on port {port} ended by itself with exit code {code}")
 

@@ -21,9 +21,9 @@ from medseg.inference.cost import Counter, synchronize
 from medseg.inference.process_memory import peak_of
 from medseg.networks.network import MAX_POOLING, Network
 
-MARGIN = 1.1
-"""What a step was measured to hold beyond what is counted: the copies that kernels make of views, and holes of the heap
-(``benchmarks/plan_memory.py``)."""
+MARGIN, HALF_MARGIN = 1.1, 1.3
+"""What a step was measured to hold beyond what is counted: the copies that kernels make of views, and holes of the heap;
+in mixed precision some maps are in 32 bits too (``benchmarks/plan_memory.py``)."""
 AVERAGES = 2
 """What AdamW keeps of each weight."""
 
@@ -67,7 +67,7 @@ def count_step(network: Network, window: Sequence[int], batch: int = 1, *, half:
     weights = sum(p.numel() for p in network.parameters()) * torch.float32.itemsize
     # In mixed precision gradients are in 32 bits, and a copy of the weights in 16 bits is alive beside them.
     held = AVERAGES * weights + (weights if half else 0)
-    return StepCount(counter.flops, int(MARGIN * counter.peak) + held)
+    return StepCount(counter.flops, int((HALF_MARGIN if half else MARGIN) * counter.peak) + held)
 
 
 class _Outputs(nn.Module):

@@ -48,7 +48,7 @@ def test_reports_are_compared_written_and_tracked(medseg, pair, here):
     code, out, err = medseg("compare", *pair, "-o", "out")
     assert code == 0, err
     assert "good (second) against poor (first)" in out and "better" in out and "Cases that differ most" in out
-    assert sorted(path.name for path in (here / "out").iterdir()) == FILES
+    assert sorted(path.name for path in (here / "out").iterdir()) == [*FILES, "run.json", "tracking"]
     client = Store.resolve().client()
     (run,) = client.search_runs([client.get_experiment_by_name("comparisons").experiment_id])
     assert run.info.run_name == "good against poor" and run.info.status == "FINISHED"
@@ -115,7 +115,7 @@ def test_runs_are_compared_by_the_validation_that_chose_their_weights(medseg, tr
     (row,) = content["rows"]
     assert row["metric"] == "dice" and row["first_mean"] == pytest.approx(card["training"]["val/dice_mean"])
     client = Store.resolve(place["store"]).client()
-    (experiment,) = [e for e in client.search_experiments() if e.name == "tiny"]
+    (experiment,) = [e for e in client.search_experiments() if e.name == "cells: cell"]
     run = next(r for r in client.search_runs([experiment.experiment_id]) if r.info.run_name == "other against tiny")
     assert run.data.tags["compared.1.run_id"] == place["run_id"]
     assert run.data.tags["dataset.digest"] == card["training"]["dataset_digest"]

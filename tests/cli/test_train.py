@@ -18,7 +18,7 @@ CONFIGS = sorted(p for p in (Path(__file__).parents[2] / "configs").rglob("*.yam
 
 def test_a_run_leaves_what_it_promises(trained):
     held = {p.name for p in trained.iterdir()}
-    assert {"experiment.yaml", "split.json", "metrics.csv", "last.ckpt", "model", "run.json"} == held
+    assert {"experiment.yaml", "split.json", "metrics.csv", "last.ckpt", "model", "run.json", "tracking"} == held
     split = json.loads((trained / "split.json").read_text())
     assert (len(split["train"]), len(split["validation"])) == (3, 1)
     card = read_card(trained / "model")

@@ -417,9 +417,9 @@ def test_files_that_have_not_changed_are_not_read_again(zoo: Zoo, monkeypatch: p
     items = items_of(zoo)
     read: list[Path] = []
 
-    def watched(path: Path, role: Role) -> Facts:
+    def watched(path: Path, role: Role, dicom: DicomCase | None = None) -> Facts:
         read.append(path)
-        return facts_of(path, role)
+        return facts_of(path, role, dicom)
 
     monkeypatch.setattr(survey, "facts_of", watched)
     first = survey.survey(items, 1)

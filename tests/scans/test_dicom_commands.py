@@ -1,5 +1,6 @@
 """``medseg info`` and ``medseg infer`` on folders of DICOM files."""
 
+import csv
 import json
 
 import nibabel as nib
@@ -38,6 +39,12 @@ def run(capfd, *args):
     return code, said.out, said.err
 
 
+def called(out):
+    """What the files of scans are called -> the names that their masks have."""
+    with (out / "case_map.csv").open(newline="") as stream:
+        return {row["file"].rpartition("/")[2]: row["case"] for row in csv.DictReader(stream)}
+
+
 def mask_of(path):
     image = nib.load(path)
     return np.asarray(image.dataobj), image
@@ -52,8 +59,9 @@ def test_a_folder_gets_the_mask_that_the_same_scan_as_a_nifti_gets(model, tmp_pa
     assert code == 0, err
     expected, _ = mask_of(tmp_path / "out" / "same.nii.gz")
     assert set(np.unique(expected)) == {0, 3}
-    for name in ("1.2.840.7.nii.gz", "many.nii.gz"):
-        found, image = mask_of(tmp_path / "out" / name)
+    names = called(tmp_path / "out")
+    for name in ("1.2.840.7", "many.dcm"):
+        found, image = mask_of(tmp_path / "out" / f"{names[name]}.nii.gz")
         np.testing.assert_allclose(image.affine, affine, atol=1e-4)  # NIfTI stores float32
         np.testing.assert_array_equal(found, expected)
 
@@ -63,7 +71,7 @@ def test_a_part_of_a_series_may_be_chosen(model, tmp_path, capfd):
     chosen = ["--series-filter", "EchoTime=1", "--tile-overlap"]
     code, _, err = run(capfd, "infer", "-m", model, folder, "-o", tmp_path / "out", *chosen)
     assert code == 0, err
-    _, image = mask_of(tmp_path / "out" / "s.nii.gz")
+    _, image = mask_of(tmp_path / "out" / f"{called(tmp_path / 'out')['s']}.nii.gz")
     expected = tilted()
     expected[:3, 3] += expected[:3, 2]
     expected[:3, 2] *= 2
@@ -94,7 +102,8 @@ def test_a_bad_series_among_good_ones_is_skipped_and_told(model, tmp_path, capfd
     code, _, err = run(capfd, "infer", "--tile-overlap", "-m", model, tmp_path / "in", "-o", tmp_path / "out")
     assert code == 3 and "slices are missing" in err
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["scans"]
-    assert {(row["status"], row["input"].rpartition("/")[2]) for row in rows} == {("skipped", "bad"), ("done", "good")}
+    names = called(tmp_path / "out")
+    assert {(row["status"], row["input"]) for row in rows} == {("skipped", names["bad"]), ("done", names["good"])}
 
 
 def test_a_dry_run_needs_the_choice_too(model, tmp_path, capfd):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -108,6 +112,39 @@ def test_the_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "x.db").read_bytes() == before
 
 
+def test_a_locked_store_is_one_sentence(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "ANSWER_SECONDS", 0.05)
+    store.client()
+    assert store.database
+    copy = tmp_path / "locked.db"
+    copy.write_bytes(store.database.read_bytes())
+    with contextlib.closing(sqlite3.connect(copy)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(MedsegError, match="cannot be opened: database is locked"):
+            Store.resolve(f"sqlite:///{copy}").client()
+        connection.rollback()
+    Store.resolve(f"sqlite:///{copy}").check()
+
+
+def test_a_server_that_is_not_mlflows_is_one_sentence(tmp_path: Path) -> None:
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = Store.resolve(f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(MedsegError, match=r"is no MLflow server .404"):
+            store.check()
+        (tmp_path / "health").write_text("<html>welcome</html>")
+        with pytest.raises(MedsegError, match=r"is no MLflow server .no OK at /health"):
+            store.check()
+        server.shutdown()
+
+
+def test_a_password_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/db")
+    assert Store.resolve("postgresql://host/db").uri == "postgresql://me:secret@host/db"
+    assert Store.resolve("postgresql://other/db").uri == "postgresql://other/db"
+
+
 def test_a_newer_schema_is_one_sentence(store: Store, tmp_path: Path) -> None:
     store.client()
     assert store.database
@@ -115,7 +152,7 @@ def test_a_newer_schema_is_one_sentence(store: Store, tmp_path: Path) -> None:
     copy.write_bytes(store.database.read_bytes())
     with sqlite3.connect(copy) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'of_tomorrow'")
-    with pytest.raises(MedsegError, match="cannot be opened"):
+    with pytest.raises(MedsegError, match=r"another schema.*found version of_tomorrow.*upgrade MLflow"):
         Store.resolve(f"sqlite:///{copy}").client()
 
 

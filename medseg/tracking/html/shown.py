@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medseg.datasets.case_names import by_case
 from medseg.datasets.cases import find_scans
-from medseg.datasets.check import open_label
 from medseg.datasets.labels import Labels
 from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import MedsegError, nearest
+from medseg.evaluation.opened import open_pair
 from medseg.evaluation.report import Report
 from medseg.scans.scan import open_scan, stem_of, suffix_of
 from medseg.tracking.html.display import CaseScans, Display
@@ -67,12 +68,12 @@ def show_cases(report: Report, open_case: OpenCase, limits: Limits | None = None
     return [_show(case, open_case(case.name), report.labels, voxels) for case in cases]
 
 
-def files_opener(report: Report, predictions: Path, references: Path, images: Path | None) -> OpenCase:
+def files_opener(report: Report, predictions: Sequence[Path], references: Path, images: Path | None) -> OpenCase:
     """Opens the cases of an evaluation from what was evaluated.
 
     Args:
         report: the evaluation.
-        predictions: the folder of masks, or one.
+        predictions: the folders of masks, or one mask.
         references: the folder of labels, a data set's root, or one label.
         images: the folder of images, or one; None for none. Matched by stem, or by stem and ``_0000``.
 
@@ -80,17 +81,13 @@ def files_opener(report: Report, predictions: Path, references: Path, images: Pa
         MedsegError: where there is no image for any case, or the folder is missing.
     """
     labels = next((references / folder for _, folder in PAIRS if (references / folder).is_dir()), references)
-    masks, truths = _files(predictions, report), _files(labels, report)
+    masks = {name: path for folder in predictions for name, path in _files(folder, report).items()}
+    truths = _files(labels, report)
     pictures = {} if images is None else _images(images, report)
 
     def open_case(name: str) -> CaseScans:
-        mask = None if name in report.missing else masks[name]
-        return CaseScans(
-            name,
-            open_label(truths[name]),
-            None if mask is None else open_label(mask),
-            open_scan(pictures[name]) if name in pictures else None,
-        )
+        mask, truth = open_pair(None if name in report.missing else masks[name], truths[name], report.labels)
+        return CaseScans(name, truth, mask, open_scan(pictures[name]) if name in pictures else None)
 
     return open_case
 
@@ -106,7 +103,7 @@ def images_beside(references: Path) -> Path | None:
 
 def _files(path: Path, report: Report) -> Mapping[str, Path]:
     if not path.is_file() and not suffix_of(path):
-        return find_scans(path)
+        return by_case(find_scans(path), _names(report))
     return {case.name: path for case in report.cases if case.name == stem_of(path) or len(report.cases) == 1}
 
 
