@@ -103,7 +103,7 @@ def _known(spec: Any) -> Any:
     if not isinstance(spec, Mapping):
         raise ValueError("a step is a mapping that names itself, such as {name: keep_largest}")
     name = spec.get("name")
-    if name not in STEPS:
+    if not isinstance(name, str) or name not in STEPS:
         raise ValueError(f"name {name!r} is no step{nearest(str(name), STEPS)}; steps are {', '.join(STEPS)}")
     allowed = STEPS[name].model_fields
     for argument in spec:
