@@ -6,7 +6,10 @@ The public names below are imported from their floors on first use, so that ``im
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from medseg.addresses import FETCHERS
 
 if TYPE_CHECKING:
     from medseg.errors import MedsegError as MedsegError
@@ -40,6 +43,15 @@ _HOMES = {
 }
 
 __all__ = ["__version__", *_HOMES]
+
+
+def _of_registry(address: str) -> Path:
+    from medseg.registry.fetch import fetch
+
+    return fetch(address)
+
+
+FETCHERS["models"] = _of_registry
 
 
 def __getattr__(name: str) -> Any:

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic import Field as KeyField
 
+from medseg.addresses import local
 from medseg.datasets.channels import ChannelFiles
+from medseg.datasets.fingerprint import Fingerprint
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError, PackageError
 from medseg.files import partial_of, read_json, sha256_of, write_json
 from medseg.inference.settings import InferenceSettings
 from medseg.postprocessing.settings import Step
 from medseg.scans.preprocessing import Preprocessing
+from medseg.scans.segments import SegmentLook
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from medseg.networks.network import Network
 
-FORMAT = 3
+FORMAT = 4
 """The newest format of ``model.json`` that this version reads and the one that it writes."""
 WEIGHTS = "weights.safetensors"
 MODEL = "model.json"
@@ -41,6 +44,7 @@ class ModelCard(BaseModel):
     network: dict[str, Any] = KeyField(description="what build_network takes")
     activation: Literal["sigmoid", "softmax"]
     labels: dict[str, Any] = KeyField(description="names, values in the files, foreground")
+    segments: dict[str, SegmentLook] = KeyField({}, description="codes and colours of labels, for DICOM SEG")
     preprocessing: Preprocessing
     inference: InferenceSettings = KeyField(InferenceSettings(), description="the way through a scan")
     postprocessing: list[Step] = KeyField([], description="what medseg infer does to a mask, in order")
@@ -49,6 +53,7 @@ class ModelCard(BaseModel):
     training: dict[str, Any] = KeyField(
         default_factory=dict, description="what the weights came from: data set and its digest, seed, step, scores"
     )
+    fingerprint: Fingerprint | None = KeyField(None, description="what the training images were like")
     weights_sha256: str = ""
 
     @property
@@ -77,11 +82,13 @@ def write_package(folder: Path, network: Network, card: ModelCard) -> Path:
 
 
 def find_package(path: Path) -> Path:
-    """The package's folder: the path itself, or ``model/`` of a run's folder.
+    """The package's folder: the path itself, ``model/`` of a run's folder, or what ``models:/NAME@ALIAS`` names.
 
     Raises:
         PackageError: where there is neither.
+        MedsegError: where a registry does not give it.
     """
+    path = local(path)
     for folder in (path, path / "model"):
         if (folder / MODEL).is_file():
             return folder
@@ -126,7 +133,8 @@ def read_network(folder: Path, card: ModelCard) -> Network:
     from medseg.networks import build_network
 
     path = folder / WEIGHTS
-    weights = _read_weights(path, card.weights_sha256)
+    check_weights(path, card.weights_sha256)
+    weights = _read_weights(path)
     try:
         with torch.device("meta"):
             network = build_network(card.network)
@@ -153,14 +161,22 @@ def check_shapes(path: Path, weights: dict[str, Tensor], network: Network) -> No
             )
 
 
-def _read_weights(path: Path, digest: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def check_weights(path: Path, digest: str) -> None:
+    """Refuses a weights' file that is not the one its card was written with.
 
+    Raises:
+        PackageError: where it is missing or its SHA-256 differs.
+    """
     if not path.is_file():
         raise PackageError(f"{path} is missing: copy the whole package folder")
     if sha256_of(path) != digest:
         raise PackageError(f"{path} is not the file that {MODEL} was written with (SHA-256 differs): copy it again")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

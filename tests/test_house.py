@@ -9,14 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "files", "geometry", "quiet", "yaml_source"},
+    {"addresses", "errors", "files", "geometry", "private", "quiet", "versions", "yaml_source"},
     {"scans", "networks"},
-    {"datasets", "package", "evaluation", "inference", "postprocessing"},
+    {"datasets", "fold_runs", "package", "evaluation", "inference", "postprocessing"},
     {"tracking"},
-    {"training"},
-    {"experiment", "data_section"},
-    {"open_data"},
+    {"export", "registry"},
+    {"training", "preparing"},
+    {"experiment", "data_section", "data_split"},
+    {"held_out", "open_data", "planning"},
     {"study"},
+    {"cross_validation"},
     {"cli", "__main__"},
 ]
 # What a config says about training is read by the experiment without the loop.

@@ -68,7 +68,7 @@ def edit(package, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": 99}, "format 99 and this medseg reads up to 3: install a newer medseg"),
+        ({"format": 99}, "format 99 and this medseg reads up to 4: install a newer medseg"),
         ({"activation": "relu"}, "activation"),
         ({"hook": "os.system"}, "hook"),
         ({"labels": {"values": 3}}, "labels"),

@@ -1,0 +1,1 @@
+"""Models under names: registered in MLflow as packages without pickles, and fetched by their addresses."""
