@@ -94,6 +94,8 @@ def find_package(path: Path) -> Path:
             return folder
     if path.is_file():
         raise PackageError(f"{path} is a file; a model is a package folder ({MODEL} and {WEIGHTS}) or a run's folder")
+    if folds := [fold.parent.parent.name for fold in sorted(path.glob(f"fold*/model/{MODEL}"))]:
+        raise PackageError(f"{path} holds a model for each of {len(folds)} folds: name one, such as {path / folds[0]}")
     raise PackageError(f"{path} is no model package and no run folder: no {MODEL} there or in its model folder")
 
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -49,6 +50,13 @@ def test_a_package_is_two_files_and_no_pickle(package):
 
 def test_it_is_found_by_its_run(package):
     assert find_package(package.parent) == package == find_package(package)
+
+
+def test_the_folds_of_a_cross_validation_are_named(package, tmp_path):
+    for fold in ("fold0", "fold1"):
+        shutil.copytree(package, tmp_path / "run" / fold / "model")
+    with pytest.raises(MedsegError, match=r"a model for each of 2 folds: name one, such as .*fold0"):
+        find_package(tmp_path / "run")
 
 
 def test_writing_again_replaces_it(package):
