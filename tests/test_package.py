@@ -54,9 +54,9 @@ def test_it_is_found_by_its_run(package):
 
 def test_the_folds_of_a_cross_validation_are_named(package, tmp_path):
     for fold in ("fold0", "fold1"):
-        shutil.copytree(package, tmp_path / "run" / fold / "model")
+        shutil.copytree(package, tmp_path / "folds" / fold / "model")
     with pytest.raises(MedsegError, match=r"a model for each of 2 folds: name one, such as .*fold0"):
-        find_package(tmp_path / "run")
+        find_package(tmp_path / "folds")
 
 
 def test_writing_again_replaces_it(package):
