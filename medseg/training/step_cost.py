@@ -22,8 +22,8 @@ from medseg.inference.process_memory import peak_of
 from medseg.networks.network import MAX_POOLING, Network
 
 MARGIN, HALF_MARGIN = 1.1, 1.3
-"""What a step was measured to hold beyond what is counted: the copies that kernels make of views, and holes of the heap;
-in mixed precision some maps are in 32 bits too (``benchmarks/plan_memory.py``)."""
+"""What a step was measured to hold beyond what is counted: the copies that kernels make of views, and holes of the
+heap; in mixed precision some maps are in 32 bits too (``benchmarks/plan_memory.py``)."""
 AVERAGES = 2
 """What AdamW keeps of each weight."""
 
