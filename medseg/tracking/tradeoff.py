@@ -85,7 +85,9 @@ def plot_tradeoff(points: Sequence[Point], quality: str, costs: Sequence[str], t
 
 
 def _panel(axes: Axes, places: list[tuple[float, float]], spreads: list[float]) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator
+
+    thousands = EngFormatter(sep="")
 
     axes.grid(True, which="major", alpha=0.3)
     for i, ((cost, quality), spread) in enumerate(zip(places, spreads, strict=True)):
@@ -98,7 +100,7 @@ def _panel(axes: Axes, places: list[tuple[float, float]], spreads: list[float]) 
     axes.set_xlim(min(costs) / ROOM, max(costs) * ROOM)
     axes.margins(y=0.08)
     for where in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        where(EngFormatter(sep=""))
+        where(FuncFormatter(lambda cost, _: f"{cost:g}" if cost < 1 else thousands(cost)))
     axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
 
 
