@@ -37,7 +37,7 @@ def export(
     """Write a model's network for other runtimes, after it has given the same labels there."""
     if to not in TARGETS:
         raise ConfigError(f"--to {to!r} is none of {', '.join(TARGETS)}{nearest(to, TARGETS)}")
-    from medseg.cli.infer import sizes_of
+    from medseg.cli.infer_options import sizes_of
     from medseg.export.onnx_file import check_installed, export_onnx
     from medseg.package import find_package, read_card, read_network
 

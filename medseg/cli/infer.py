@@ -9,16 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from medseg.cli.case_names import CASE_NAMES, CaseNames
+from medseg.cli.infer_options import (
+    amp_of,
+    box_of,
+    budget_of,
+    exclude,
+    one_of,
+    path_of,
+    precision_of,
+    settings_of,
+    sizes_of,
+    steps_of,
+)
 from medseg.cli.series import SERIES, SERIES_FILTER, chosen, listing_series
-from medseg.errors import ConfigError, MedsegError, ScanError, nearest
+from medseg.errors import MedsegError
 
 if TYPE_CHECKING:
     from medseg.datasets.case_names import How
-    from medseg.geometry import Box
     from medseg.inference.many import Outcome
     from medseg.inference.model import Model, Options
-    from medseg.inference.settings import InferenceSettings
-    from medseg.postprocessing.settings import Step
 
 SOME_SKIPPED = 3
 """The exit code where some scans were segmented and others could not be."""
@@ -99,10 +108,10 @@ def infer(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of lines.")] = False,
 ) -> None:
     """Segment scans of any size; each mask lies on its scan's own grid."""
-    _exclude({"--tile-overlap": tile_overlap, "--sliding-window": sliding_window, "--whole": whole})
-    _exclude({"--whole": whole, "--tile": tile is not None})
-    _exclude({"--sliding-window": sliding_window, "--tile": tile is not None}, "a sliding window's size is --roi")
-    paths = [_path(text) for text in inputs]
+    exclude({"--tile-overlap": tile_overlap, "--sliding-window": sliding_window, "--whole": whole})
+    exclude({"--whole": whole, "--tile": tile is not None})
+    exclude({"--sliding-window": sliding_window, "--tile": tile is not None}, "a sliding window's size is --roi")
+    paths = [path_of(text) for text in inputs]
     if not model:
         raise MedsegError(f"no model is given: add -m MODEL{_recent_runs()}")
     if output is None:
@@ -125,18 +134,18 @@ def infer(
     loaded = load_models(models_of(model), find_device(device))
     modes = {"tile-overlap": tile_overlap or tile is not None, "whole": whole, "sliding-window": sliding_window}
     windows = {"roi": sizes_of("--roi", roi), "overlap": overlap, "blend": blend, "sigma_scale": sigma_scale}
-    settings = _settings(loaded, [mode for mode, wanted in modes.items() if wanted], windows)
+    settings = settings_of(loaded, [mode for mode, wanted in modes.items() if wanted], windows)
     options = Options(
         settings=settings,
         window=sizes_of("--tile", tile),
         batch=batch,
-        turns=_one_of("--tta", tta, ("flips", "rotations")),
-        budget=_budget(loaded, memory, device_memory, workers),
-        part=_box(box),
-        probabilities=_precision(probabilities, probability_type, "uint8" if format == "dcm" else "float16"),
+        turns=one_of("--tta", tta, ("flips", "rotations")),
+        budget=budget_of(loaded, memory, device_memory, workers),
+        part=box_of(box),
+        probabilities=precision_of(probabilities, probability_type, "uint8" if format == "dcm" else "float16"),
         overwrite=overwrite,
-        amp=_amp(amp, loaded, settings),
-        postprocessing=_steps(postprocess, instances, loaded, box is not None),
+        amp=amp_of(amp, loaded, settings),
+        postprocessing=steps_of(postprocess, instances, loaded, box is not None),
         series=choice,
         strict=strict,
     )
@@ -300,123 +309,6 @@ def _account(model: Model, options: Options) -> dict[str, object]:
         "training": model.card.training,
         "postprocessing": chain.to_list(),
     }
-
-
-def _steps(text: str | None, instances: bool, model: Model, part: bool) -> tuple[Step, ...] | None:
-    """What the command line says is done after the network; None leaves it to the package."""
-    from medseg.postprocessing.settings import Instances, read_steps
-
-    own = tuple(model.card.postprocessing)
-    if text is None and part and own:
-        names = ", ".join(step.name for step in own)
-        print(f"note: the model's {names} are left out for a part of a scan: --postprocess does some", file=sys.stderr)
-    if text is None and not instances:
-        return None
-    steps = (() if part else own) if text is None else () if text == "none" else read_steps(Path(text))
-    if instances and not any(isinstance(step, Instances) for step in steps):
-        steps = (*steps, Instances())
-    return steps
-
-
-def _settings(model: Model, modes: list[str], windows: dict[str, Any]) -> InferenceSettings:
-    """The package's way through a scan with what the command line says laid over it, resolved."""
-    from pydantic import ValidationError
-
-    given = {key: value for key, value in windows.items() if value is not None}
-    if given and modes not in ([], ["sliding-window"]):
-        raise MedsegError(f"--{next(iter(given)).replace('_', '-')} is for --sliding-window, not for --{modes[0]}")
-    if given:
-        modes = ["sliding-window"]
-    own = model.card.inference
-    try:
-        wanted = own.model_validate({**own.model_dump(), **({"mode": modes[0]} if modes else {}), **given})
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise ConfigError(f"{option} {first['input']}: {first['msg']}") from None
-    return wanted.resolved(model.network, model.card.window)
-
-
-def _budget(model: Model, memory: str | None, device_memory: str | None, workers: int) -> Any:
-    from medseg.inference.budget import Budget, parse_size
-
-    if device_memory is not None and model.device.type != "cuda":
-        raise ConfigError(f"--device-memory needs a CUDA device; this run is on {model.device.type}: give --memory")
-    host, device = (None if text is None else parse_size(text) for text in (memory, device_memory))
-    return Budget.of_machine(model.device, host, device).shared(workers)
-
-
-def _precision(wanted: bool, text: str | None, default: str) -> Any:
-    """What probabilities are stored as; None where they are not wanted."""
-    if text is not None and not wanted:
-        raise MedsegError(f"--probability-type {text} is for --probabilities: give both, or neither")
-    return _one_of("--probability-type", text or default, ("uint8", "float16", "float32")) if wanted else None
-
-
-def _amp(wanted: bool | None, model: Model, settings: InferenceSettings) -> bool:
-    """Half precision, where the device has it: the default of sliding windows alone, since tiles are exact."""
-    if model.device.type != "cuda":
-        if wanted:
-            raise ConfigError(f"--amp needs a CUDA device; this run is on {model.device.type}")
-        return False
-    return settings.mode == "sliding-window" if wanted is None else wanted
-
-
-def _exclude(given: dict[str, bool], hint: str = "give one of them") -> None:
-    both = [name for name, is_given in given.items() if is_given]
-    if len(both) > 1:
-        raise MedsegError(f"{' and '.join(both)} exclude each other: {hint}")
-
-
-def _one_of(option: str, text: str | None, allowed: tuple[str, ...]) -> Any:
-    if text is not None and text not in allowed:
-        raise ConfigError(f"{option} {text!r} is none of {', '.join(allowed)}{nearest(text, allowed)}")
-    return text
-
-
-def _path(text: str) -> Path:
-    path = Path(text)
-    if not path.exists() and _is_number(text):
-        option = "--batch" if text.isdigit() and int(text) < 32 else "--tile"
-        meant = f"{option} {text}" if text.replace(",", "").isdigit() else "--overlap, or --tile N in voxels,"
-        raise ScanError(
-            f"{text} is taken for an input and is no file; --tile-overlap takes no number. Was {meant} meant?"
-        )
-    return path
-
-
-def _is_number(text: str) -> bool:
-    try:
-        [float(part) for part in text.split(",")]
-        return True
-    except ValueError:
-        return False
-
-
-def sizes_of(option: str, text: str | None) -> tuple[int, ...] | None:
-    """The numbers of an option, one or one an axis; None where it is not given.
-
-    Raises:
-        ConfigError: for another text.
-    """
-    if text is None:
-        return None
-    parts = text.split(",")
-    if not all(part.strip().isdigit() and int(part) > 0 for part in parts) or len(parts) > 3:
-        raise ConfigError(f"{option} {text!r} is no size: give one number, or one an axis, such as 572 or 132,132,116")
-    return tuple(int(part) for part in parts)
-
-
-def _box(text: str | None) -> Box | None:
-    if text is None:
-        return None
-    from medseg.geometry import Box
-
-    sides = [part.split(":") for part in text.split(",")]
-    whole = all(len(side) == 2 and all(end.strip().isdigit() for end in side) for side in sides)
-    if not whole or not 2 <= len(sides) <= 3 or any(int(a) >= int(b) for a, b in sides):
-        raise ConfigError(f"--box {text!r} is no box: give first:last+1 of each axis, such as 0:64,100:200,100:200")
-    return Box(tuple(int(a) for a, _ in sides), tuple(int(b) for _, b in sides))
 
 
 def _recent_runs() -> str:
