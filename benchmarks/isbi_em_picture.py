@@ -3,7 +3,7 @@
     medseg train configs/isbi_em.yaml data.root=FOLDER
     python benchmarks/isbi_em_picture.py --data FOLDER --run runs/THAT_RUN [--slice 05] [-o docs/pictures/isbi_em.png]
 
-The data set's own images may not be shown, so the picture has the prediction and the errors alone, at half size: red is
+The data set's own images may not be shown, so the picture has the prediction and the errors alone, at half size: orange is
 membrane that the reference does not have, blue is membrane that the model does not see.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--slice", default="05")
     parser.add_argument("-o", "--output", type=Path, default=DEFAULT)
     given = parser.parse_args()
-    files = [given.run / "validation" / "masks" / f"{given.slice}.png", given.data / "labels" / f"{given.slice}.png"]
+    files = [given.run / "validation" / f"{given.slice}.png", given.data / "labels" / f"{given.slice}.png"]
     prediction, reference = (np.asarray(Image.open(file)) == 0 for file in files)
     shown = panels(prediction, reference)
     sheet = Image.new("RGB", (sum(p.width for p in shown) + MARGIN, shown[0].height), (PAPER,) * 3)

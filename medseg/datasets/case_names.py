@@ -30,7 +30,7 @@ from medseg.datasets.layouts.dataset import DataSet, Problem
 from medseg.errors import ConfigError, MedsegError
 from medseg.files import partial_of
 from medseg.private import conceal
-from medseg.scans.contents import is_zarr
+from medseg.scans.contents import is_dicom, is_zarr
 from medseg.scans.formats import READERS, suffix_of
 from medseg.scans.header import reason
 
@@ -63,7 +63,8 @@ def is_private(path: Path) -> bool:
     """Whether a scan's own name is not to be told: a DICOM file, or a folder of them."""
     if is_there(path) and path.is_dir():
         return not suffix_of(path) and not is_zarr(path)
-    return READERS.get(suffix_of(path), "dicom") == "dicom"
+    reader = READERS.get(suffix_of(path))
+    return is_dicom(path) if reader is None and is_there(path) else reader in (None, "dicom")
 
 
 def named(found: DataSet, how: How = "stem") -> DataSet:

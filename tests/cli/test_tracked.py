@@ -27,7 +27,8 @@ def test_what_is_done_with_a_model_is_linked_to_its_training(medseg, trained, da
     weights = read_card(trained / "model").weights_sha256
     trained_run = json.loads((trained / "run.json").read_text())["run_id"]
     (run,) = runs_of(store, "inference")
-    assert run.data.tags["medseg.weights"] == weights and run.data.tags["model.run_id"] == trained_run
+    # Others may have trained the same weights from the same seed.
+    assert run.data.tags["medseg.weights"] == weights and trained_run in run.data.tags["model.run_id"].split(", ")
     assert run.data.metrics["scans"] == 1 and run.data.metrics["scans/skipped"] == 0
     assert run.inputs.dataset_inputs[0].tags[0].value == "inference"
     assert "case0" not in json.dumps([run.data.params, run.data.tags])
@@ -35,7 +36,8 @@ def test_what_is_done_with_a_model_is_linked_to_its_training(medseg, trained, da
     line = ("evaluate", "--predictions", out, "--references", data_set / "labels", "--predicted-only", "--track")
     assert medseg(*line, "--store", store.uri, "-o", scores)[0] == 0
     (run,) = runs_of(store, "evaluation")
-    assert run.data.tags["medseg.weights"] == weights and run.data.tags["model.run_id"] == trained_run
+    # Others may have trained the same weights from the same seed.
+    assert run.data.tags["medseg.weights"] == weights and trained_run in run.data.tags["model.run_id"].split(", ")
     mean = json.loads((scores / "metrics.json").read_text())["mean"]
     assert run.data.metrics["test/dice"] == pytest.approx(mean["dice"])
     assert "mean of 1 case" in run.data.tags["mlflow.note.content"]

@@ -94,7 +94,7 @@ def test_dynunets_footprint_follows_kernels_and_strides():
     [
         ({"kernels": [3, 3]}, r"network.kernels is \[3, 3\]: it must be a list of 3"),
         ({"kernels": [2, 3, 3]}, "network.kernels is 2: it must be odd"),
-        ({"strides": [[2, 2], 2]}, r"network.strides has \[2, 2\]: it must be one number, or 3"),
+        ({"strides": [[2, 2], 2]}, r"network.strides is \[2, 2\] at a level: it must be one number, or 3"),
         ({"strides": [0, 2]}, "network.strides is .* whole numbers of 1 or more"),
     ],
 )

@@ -31,6 +31,8 @@ WRONG = {
     "rate": COUNT,
     "fc_size": COUNT,
     "kernel": (*COUNT, 4),
+    "kernels": (3, "333", [3] * 5, [3] * 5 + [2], [[3]] * 6, [3.0] * 6),
+    "strides": (2, "22222", [2] * 4, [0] * 5, [[2]] * 5, [True] * 5),
     "image_size": (*COUNT, 100),
     "supervised": (-1, 1.0, True, None, 99),
     "dropout": (1, 1.0, -0.1, math.nan, "half", None, True),

@@ -42,10 +42,21 @@ class Browser:
 
     def enter_frame(self) -> None:
         """Goes on inside the page's one frame, which a sandbox has made a process of its own."""
-        frames = [t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "iframe"]
+        while not (frames := [t for t in self.send("Target.getTargets")["targetInfos"] if t["type"] == "iframe"]):
+            self.wait("document.querySelector('iframe') !== null")
         self._session = self.send("Target.attachToTarget", targetId=frames[0]["targetId"], flatten=True)["sessionId"]
         for domain in ("Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+
+    @contextmanager
+    def in_frame(self) -> Iterator[None]:
+        """Inside it, :meth:`enter_frame`; then back at the page, to which keys and the mouse belong."""
+        page = self._session
+        self.enter_frame()
+        try:
+            yield
+        finally:
+            self._session = page
 
     def run(self, script: str) -> Any:
         """The value of an expression, awaited.
@@ -61,7 +72,7 @@ class Browser:
     def wait(self, script: str) -> Any:
         """The value of an expression once it is true; it is asked at every frame."""
         return self.run(
-            "new Promise((done, failed) => { let left = 1200; const look = () => {"
+            "new Promise((done, failed) => { let left = 7200; const look = () => {"
             f"const value = (() => {script})(); if (value) done(value); else if (left-- < 0) failed('waited too long');"
             " else requestAnimationFrame(look); }; look(); })"
         )

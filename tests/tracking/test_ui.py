@@ -17,7 +17,7 @@ import pytest
 
 import medseg
 from medseg.errors import MedsegError
-from medseg.tracking import Run, Store, ui
+from medseg.tracking import Run, Store, served, ui
 from medseg.tracking.ui import HOST, free_port, serve, server_command, server_environment
 
 SERVING = """
@@ -73,8 +73,15 @@ def test_the_ui_serves_this_machine_and_tells_nobody(
     telemetry = f"{url}/ajax-api/3.0/mlflow/ui-telemetry"
     assert json.loads(ask(telemetry))["disable_ui_telemetry"] is True
     assert json.loads(ask(telemetry, b'{"records": [{}]}'))["status"] == "disabled"
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        ask(url, Host="evil.example")
+    for stranger in ("evil.example", f"192.168.1.2:{port}", f"127.0.0.1.evil.example:{port}"):
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            ask(url, Host=stranger)
+    assert b"<title>MLflow</title>" in ask(url, Host="localhost:8888"), "a forwarded port"
+    for question, body in (("config", None), ("providers", None), ("message", b'{"message": "hello"}')):
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            ask(f"{url}{served.ASSISTANT}/{question}", body)
+        assert refused.value.read().decode() == served.REFUSAL
+    assert served.HEAD.encode() in ask(url)
     with pytest.raises(MedsegError, match=rf"port {port} is in use: try --port \d+, which is free"):
         serve(store, port)
     capsys.readouterr()
@@ -158,3 +165,5 @@ def test_the_server_listens_here_alone_and_its_address_is_no_argument(monkeypatc
     assert environment["MLFLOW_BACKEND_STORE_URI"] == store.uri
     assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert "MLFLOW_SERVER_ALLOWED_HOSTS" not in environment
+    hosts = command[command.index("--allowed-hosts") + 1].split(",")
+    assert {host.removesuffix(":*") for host in hosts} == {HOST, "localhost"}
