@@ -3,8 +3,8 @@
     medseg train configs/isbi_em.yaml data.root=FOLDER
     python benchmarks/isbi_em_picture.py --data FOLDER --run runs/THAT_RUN [--slice 05] [-o docs/pictures/isbi_em.png]
 
-The data set's own images may not be shown, so the picture has the prediction and the errors alone, at half size: orange is
-membrane that the reference does not have, blue is membrane that the model does not see.
+The data set's own images may not be shown, so the picture has the prediction and the errors alone, at half size: orange
+is membrane that the reference does not have, blue is membrane that the model does not see.
 """
 
 from __future__ import annotations

@@ -227,9 +227,7 @@ def per_level(name: str, given: PerLevel | None, levels: int, dims: int, usual: 
     axes = [tuple(level) if isinstance(level, list | tuple) else (level,) * dims for level in wanted]
     for level in axes:
         if len(level) != dims:
-            raise ConfigError(
-                f"network.{name} is {list(level)} at a level: it must be one number, or {dims}, one an axis"
-            )
+            raise ConfigError(f"network.{name} is {list(level)} at a level: it must be one number, or {dims} of them")
         check_lists(**{name: level})
     return axes
 

@@ -15,10 +15,14 @@ from collections.abc import Iterator
 
 from medseg.errors import MedsegError
 from medseg.quiet import quiet_environment
+from medseg.tracking import served
 from medseg.tracking.store import Store
 from medseg.tracking.view import page_of
 
 HOST = "127.0.0.1"
+ALLOWED_HOSTS = tuple(f"{name}{port}" for name in (HOST, "localhost") for port in ("", ":*"))
+"""What the Host header may say: any port, for one may be forwarded. MLflow's own list has all private networks."""
+
 PORT = 5000
 """Where the search for a free port begins."""
 
@@ -38,6 +42,7 @@ _NOT_THE_SHELLS = (
     "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE",
     "MLFLOW_SERVER_ALLOWED_HOSTS",
     "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS",
+    "MLFLOW_SERVER_X_FRAME_OPTIONS",
 )
 """Options of a server that the shell may hold for another one, and that would open or break this one."""
 
@@ -46,8 +51,8 @@ def serve(store: Store, port: int | None = None) -> None:
     """Runs MLflow's UI until it is interrupted, and prints the address of the last run's experiment once it answers.
 
     Of a store that a server holds, only the address is printed: that server shows the UI itself. The server
-    listens on 127.0.0.1 alone, keeps MLflow's check of the Host header, and neither it nor its pages send
-    telemetry.
+    listens on 127.0.0.1 alone, checks the Host header, has no assistant (:mod:`medseg.tracking.served`), and neither
+    it nor its pages send telemetry.
 
     Args:
         store: what to show.
@@ -99,6 +104,10 @@ def server_command(store: Store, port: int) -> list[str]:
         str(port),
         "--workers",
         "1",
+        "--app-name",
+        served.NAME,
+        "--allowed-hosts",
+        ",".join(ALLOWED_HOSTS),
     ]
     if store.artifacts:
         root = store.artifacts.as_uri()
