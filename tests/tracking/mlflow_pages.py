@@ -42,16 +42,6 @@ class Pages:
         self.browser.run("document.querySelector('input[type=radio][value=CHART]').click()")
         return int(self.browser.wait(f"{CHARTS}.length"))
 
-    def search(self, words: str) -> None:
-        """Leaves the charts whose name has the words; they are drawn anew."""
-        field = "document.querySelector('input[placeholder=\"Search metric charts\"]')"
-        write = "Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set"
-        self.browser.run(f"{write}.call({field}, {json.dumps(words)})")
-        self.browser.run(f"{field}.dispatchEvent(new Event('input', {{bubbles: true}}))")
-        titles = "[...document.querySelectorAll('[data-testid=experiment-view-compare-runs-card]')]"
-        self.browser.wait(f"{titles}.every((card) => card.innerText.includes({json.dumps(words)}))")
-        self.browser.wait(f"{CHARTS}.length")
-
     def open_run(self, run: str, part: str = "") -> None:
         """Goes to a page of a run."""
         self.browser.run(f"location.hash = {json.dumps(f'{self._runs}/{run}{part}')}")
