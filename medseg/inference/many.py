@@ -97,11 +97,11 @@ def work_off(
     waiting = {str(output): Outcome(path, output, "skipped", "not reached yet").row() for path, output in jobs}
     ledger = Ledger(folder, start, waiting)
     with ThreadPoolExecutor(1, "open") as opener:
-        coming: list[Future[Source]] = [opener.submit(Source.open, jobs[0][0], model, options.series)] if jobs else []
+        coming: list[Future[Source]] = [opener.submit(Source.open, jobs[0][0], model, options)] if jobs else []
         for number, (path, output) in enumerate(jobs):
             opened = coming.pop()
             if number + 1 < len(jobs):
-                coming.append(opener.submit(Source.open, jobs[number + 1][0], model, options.series))
+                coming.append(opener.submit(Source.open, jobs[number + 1][0], model, options))
             begun, notes = now(), _Notes(say)
             try:
                 outcome = _one(opened, path, output, model, options, ledger.known(output), loop, watch, notes)

@@ -11,7 +11,7 @@ from medseg.datasets.fingerprint import Image
 from medseg.errors import ScanError
 from medseg.files import digest_of, fingerprint
 from medseg.inference.gate import Remark, remarks
-from medseg.inference.model import Model
+from medseg.inference.model import Model, Options
 from medseg.inference.segment import check_channels
 from medseg.package import ModelCard
 from medseg.scans.dicom_facts import SeriesChoice
@@ -28,7 +28,7 @@ class Source:
         fingerprint: of the file as it was then.
         scan: as it is in the file.
         view: as the network sees it.
-        facts: of one pass through it; None where the header alone was looked at.
+        facts: of one pass through it; None where the header alone was looked at, or a part of it is wanted.
     """
 
     path: Path
@@ -38,17 +38,20 @@ class Source:
     facts: Facts | None = None
 
     @classmethod
-    def open(cls, path: Path, model: Model, series: SeriesChoice | None = None) -> Source:
+    def open(cls, path: Path, model: Model, options: Options) -> Source:
         """Opens a scan and measures what its normalization, the gate and the report need.
+
+        Where a part is wanted, the rest is not gone through for the gate and the report: it may be terabytes.
 
         Raises:
             MedsegError: for a scan that cannot be read or that the model cannot take.
         """
-        scan = _opened(path, model, series)
+        scan = _opened(path, model, options.series)
         check_channels(scan, model.members[0].network)
         found = fingerprint(*files_of(scan, path))
         view = model.view(scan, found)
-        return cls(path, found, scan, view, opened_image(scan, digest_of([found, str(path.resolve())])))
+        facts = None if options.part is not None else opened_image(scan, digest_of([found, str(path.resolve())]))
+        return cls(path, found, scan, view, facts)
 
     @classmethod
     def glance(cls, path: Path, model: Model, series: SeriesChoice | None = None) -> Source:

@@ -185,7 +185,7 @@ class Verification:
         asked = self.report.starts[row.start].options
         path = self.inputs[row.output]
         options = replace(asked.options(row.plan), series=series_of(path, asked.series_sha256, asked.series_filter))
-        source = Source.open(path, model, options.series)
+        source = Source.open(path, model, options)
         made = scratch / Path(row.output).name
         result = Job(source, made, model, options).run(None, say)
         scan, mask = Digest.of(image_facts(source.scan)), facts_of(made, "label")

@@ -60,8 +60,8 @@ def _balance(network):
 
 
 def job_of(path, model, options=None, output=None):
-    output = output or path.parent / "out" / path.name
-    return Job(Source.open(path, model), output, model, options or Options())
+    output, options = output or path.parent / "out" / path.name, options or Options()
+    return Job(Source.open(path, model, options), output, model, options)
 
 
 def voxels_of(path):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import zarr
 from monai.data import MetaTensor
 from scipy.spatial.transform import Rotation
-from small_jobs import CELL, Killed, files_of, job_of, kill, voxels_of
+from small_jobs import CELL, Killed, files_of, job_of, kill, noise, voxels_of
 
 from medseg import Box, Tiling, open_scan
 from medseg.errors import GridError, OutputError, ScanError, TileError
@@ -87,16 +88,16 @@ def test_a_file_s_mask_is_that_of_monai_s_chain_in_memory(model_of, nii, affine,
 
 def test_statistics_are_measured_once(model_of, tif, monkeypatch):
     path, model = tif(), model_of(preprocessing=Preprocessing(normalize=Normalization(kind="zscore")))
-    first = Source.open(path, model).view.rescale
+    first = Source.open(path, model, Options()).view.rescale
     values = tifffile.imread(path)
     assert first.shift == pytest.approx([values.mean(dtype=np.float64)])
     with monkeypatch.context() as patch:
         patch.setattr(HeaderScan, "read", None)
-        assert Source.open(path, model).view.rescale == first
+        assert Source.open(path, model, Options()).view.rescale == first
         assert Source.glance(path, model).view.shape == values.shape
     tifffile.imwrite(path, 3 + values)
     os.utime(path, ns=(0, 1))
-    assert Source.open(path, model).view.rescale.shift == pytest.approx([3 + first.shift[0]])
+    assert Source.open(path, model, Options()).view.rescale.shift == pytest.approx([3 + first.shift[0]])
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".nii.gz", ".ome.zarr"])
@@ -343,6 +344,17 @@ def test_a_part_is_the_crop_of_the_whole_at_its_place(model_of, tif, nii, tmp_pa
     shift = np.eye(4)
     shift[:dims, 3] = part.start
     np.testing.assert_allclose(nib.load(cut.output).affine, nib.load(whole.output).affine @ shift, atol=1e-5)
+
+
+def test_a_part_needs_no_voxel_beyond_its_tiles(model_of, tmp_path):
+    path, part = tmp_path / "scan.zarr", Box((0, 0), (9, 12))
+    zarr.create_array(str(path), data=noise(96, 96), chunks=(8, 8))
+    chunk = path / "c" / "11" / "11"
+    chunk.write_bytes(chunk.read_bytes()[:9])
+    model, tiles = model_of(), Options(window=(28,))
+    job_of(path, model, replace(tiles, part=part), tmp_path / "part.nii").run()
+    with pytest.raises(ScanError):
+        job_of(path, model, tiles, tmp_path / "whole.nii").run()
 
 
 @pytest.mark.parametrize("part", [Box((0, 0), (61, 5)), Box((3, 3), (3, 9)), Box((0, 0, 0), (1, 1, 1))])
