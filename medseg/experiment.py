@@ -52,7 +52,7 @@ class Data(_Section):
     root: Path | None = Field(
         None, description="the data set's folder, or a manifest (CSV or JSON); relative to where the command runs"
     )
-    layout: Literal["manifest", "nnunet", "msd", "folders", "dicom_tree"] | None = Field(
+    layout: Literal["manifest", "nnunet", "msd", "bids", "folders", "dicom_tree"] | None = Field(
         None, description="how the files lie; null takes what is recognised, and says what"
     )
     phantom: PhantomData | None = Field(None, description="make this phantom at root where there is none yet")

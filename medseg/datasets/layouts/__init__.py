@@ -5,11 +5,12 @@
 | ``manifest`` | a CSV or JSON table of cases |
 | ``nnunet`` | nnU-Net's raw format: a file a channel, ``CASE_0000.nii.gz`` |
 | ``msd`` | the Medical Segmentation Decathlon's ``dataset.json`` |
+| ``bids`` | BIDS: ``sub-01/anat/sub-01_T1w.nii.gz``, and labels in ``derivatives/`` |
 | ``folders`` | ``images/`` and ``labels/``, or ``imagesTr/`` and ``labelsTr/``, matched by stem |
 | ``dicom_tree`` | DICOM studies: image series with the SEG or RTSTRUCT that refers to each |
 
 No file of a data set may lie out of its root (a manifest's folder), links followed. Nothing is opened here but tables
-and JSON, and DICOM headers.
+and JSON, DICOM headers, and the headers of one case of BIDS.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medseg.datasets.cases import Case
-from medseg.datasets.layouts import dicom_tree, folders, manifest, msd, nnunet
+from medseg.datasets.layouts import bids, dicom_tree, folders, manifest, msd, nnunet
 from medseg.datasets.layouts.dataset import DataSet, Layout, Problem
 from medseg.datasets.layouts.describe import read_dataset
 from medseg.datasets.layouts.description import DATASET, DatasetInfo
@@ -30,10 +31,13 @@ LAYOUTS: dict[str, Layout] = {
     "manifest": manifest.LAYOUT,
     "nnunet": nnunet.LAYOUT,
     "msd": msd.LAYOUT,
+    "bids": bids.LAYOUT,
     "folders": folders.LAYOUT,
     "dicom_tree": dicom_tree.LAYOUT,
 }
 """Every layout that is known, in the order in which they are tried."""
+_FILES = ("manifest", "bids")
+"""Those whose root may be a file."""
 
 
 def open_dataset(root: Path, layout: str | None = None) -> DataSet:
@@ -41,7 +45,7 @@ def open_dataset(root: Path, layout: str | None = None) -> DataSet:
     :meth:`~medseg.datasets.layouts.dataset.DataSet.labelled`.
 
     Args:
-        root: its folder, or a manifest.
+        root: its folder, a manifest, or a label of a BIDS data set.
         layout: one of :data:`LAYOUTS`; by default the first that recognises the root.
 
     Raises:
@@ -52,7 +56,7 @@ def open_dataset(root: Path, layout: str | None = None) -> DataSet:
         raise ConfigError(
             f"data.layout is {layout!r}{nearest(layout, LAYOUTS)}; it must be one of {', '.join(LAYOUTS)}"
         )
-    if not root.exists() or (root.is_file() and layout not in (None, "manifest")):
+    if not root.exists() or (root.is_file() and layout not in (None, *_FILES)):
         raise MedsegError(f"{root} is no folder: give a data set's folder, with images/ and labels/ in it")
     if layout is not None:
         return LAYOUTS[layout].read(root)
