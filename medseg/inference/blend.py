@@ -1,8 +1,8 @@
 """Sliding windows: overlapping windows are averaged, each weighted towards its middle, and one slab is held at a time.
 
 The result is that of MONAI's ``sliding_window_inference`` on the whole array: the same windows, the same weights, the
-same zeros around a scan that is smaller than a window. Only the rows that windows still add to are held (the figure is
-in :mod:`medseg.inference.windows`).
+same mirror (or zeros) around a scan that is smaller than a window. Only the rows that windows still add to are held
+(the figure is in :mod:`medseg.inference.windows`).
 
 Legend: N windows in a batch, C channels, K output channels, roi a window's shape.
 """
@@ -30,6 +30,7 @@ from medseg.inference.segment import Pace, as_input, check_channels
 from medseg.inference.windows import Blending, Step, Window, Windows, check_roi, replaced
 from medseg.networks.network import Network
 from medseg.scans.gridmap import grid_map
+from medseg.scans.mirror import mirrored
 from medseg.scans.protocol import MaskSink, Scan
 from medseg.scans.views import check_finite
 
@@ -160,15 +161,24 @@ class _Job:
         return x
 
     def _read(self, box: Box) -> NDArray[Any]:
-        """(C, \\*roi), zero outside of the view."""
+        """(C, \\*roi), padded beyond a view that is smaller."""
         inside = box.clip(self.scan.shape)
         voxels = self.scan.read(inside)
         check_finite(self.scan, inside, voxels)
         if inside == box:
             return voxels
+        if self.windows.blending.padding == "mirror":
+            return self._mirrored(voxels, box)
         around = np.zeros((self.scan.channels, *box.shape), voxels.dtype)
         around[(slice(None), *_within(inside, box).slices)] = voxels
         return around
+
+    def _mirrored(self, voxels: NDArray[Any], box: Box) -> NDArray[Any]:
+        """A window that overhangs, from its voxels within the view: all there are along an axis that it overhangs."""
+        for axis, (start, stop, n) in enumerate(zip(box.start, box.stop, self.scan.shape, strict=True)):
+            if start < 0 or stop > n:
+                voxels = voxels.take(mirrored(start, stop, n), axis + 1)
+        return voxels
 
     def compute(self, batch: _Batch, windows: Tensor) -> tuple[list[_Final], Clock]:
         """(N, C, \\*roi) → the slabs that are final with these windows, in order."""

@@ -30,6 +30,11 @@ class InferenceSettings(BaseModel):
     overlap: float = Field(0.5, ge=0, lt=1, description="of neighbouring sliding windows")
     blend: Literal["gaussian", "constant"] = Field("gaussian", description="what counts more where windows overlap")
     sigma_scale: PositiveFloat = Field(0.125, description="the Gaussian's sigma, as a part of the window")
+    padding: Literal["mirror", "zeros"] = Field(
+        "mirror",
+        description="what a sliding window sees beyond a scan that is smaller than it: its mirror, as training samples "
+        "do, or zeros, as MONAI's windows do by default",
+    )
 
     def resolved(self, network: Network, window: list[int] | None) -> InferenceSettings:
         """With a mode for this network, and a window where windows slide.
@@ -66,7 +71,7 @@ class InferenceSettings(BaseModel):
 
         if self.roi is None:
             raise ValueError("these settings have no window: resolve them first")
-        return Blending(tuple(self.roi), self.overlap, self.blend, self.sigma_scale)
+        return Blending(tuple(self.roi), self.overlap, self.blend, self.sigma_scale, self.padding)
 
 
 def _natural(network: Network) -> Mode:

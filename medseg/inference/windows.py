@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import chain, pairwise, product
 from typing import Any, Literal, get_args
@@ -40,6 +40,7 @@ from medseg.scans.gridmap import grid_map
 from medseg.scans.protocol import Scan
 
 Mode = Literal["gaussian", "constant"]
+Padding = Literal["mirror", "zeros"]
 
 LEAST_WEIGHT = 1e-3
 """MONAI raises the weights of a window's corners to this, so that none vanishes."""
@@ -54,6 +55,8 @@ class Blending:
         overlap: the part of a window that the next one covers again, one number an axis or one for all.
         mode: ``gaussian`` counts a window's middle for more, ``constant`` all of it alike.
         sigma_scale: the Gaussian's sigma, as a part of the roi.
+        padding: what a window sees beyond a scan that is smaller than it: its ``mirror``, as training samples do, or
+            ``zeros``.
 
     Raises:
         ConfigError: for values that make no windows.
@@ -63,6 +66,7 @@ class Blending:
     overlap: float | tuple[float, ...] = 0.5
     mode: Mode = "gaussian"
     sigma_scale: float = 0.125
+    padding: Padding = "mirror"
 
     def __post_init__(self) -> None:
         roi, overlap = tuple(self.roi), self.overlap
@@ -76,6 +80,9 @@ class Blending:
         if self.mode not in get_args(Mode):
             hint = nearest(str(self.mode), get_args(Mode))
             raise ConfigError(f"blending mode {self.mode!r} is neither gaussian nor constant{hint}")
+        if self.padding not in get_args(Padding):
+            hint = nearest(str(self.padding), get_args(Padding))
+            raise ConfigError(f"padding {self.padding!r} is neither mirror nor zeros{hint}")
         if not 0 < self.sigma_scale < math.inf:
             raise ConfigError(f"sigma_scale {self.sigma_scale} must be a number above 0")
 
@@ -105,10 +112,10 @@ class Blending:
         Raises:
             ConfigError: where it is not that.
         """
-        keys = {"roi", "overlap", "mode", "sigma_scale"}
+        keys = {field.name for field in fields(cls)}
         if not isinstance(content, Mapping) or "roi" not in content or not set(content) <= keys:
             raise ConfigError(
-                f"sliding windows have the keys roi, overlap, mode and sigma_scale; these are {content!r}"
+                f"sliding windows have the keys roi, overlap, mode, sigma_scale and padding; these are {content!r}"
             )
         return cls(**content)
 

@@ -60,7 +60,8 @@ def view_of(path, model):
         (["--overlap", "0.25"], (28, 28), {"overlap": 0.25}),
         (["--blend", "constant", "--batch", "3"], (28, 28), {"mode": "constant"}),
         (["--sliding-window", "--roi", "20,24", "--sigma-scale", "0.2"], (20, 24), {"sigma_scale": 0.2}),
-        (["--roi", "64"], (64, 64), {}),
+        (["--roi", "64"], (64, 64), {"padding_mode": "reflect"}),
+        (["--roi", "64", "--padding", "zeros"], (64, 64), {}),
     ],
 )
 def test_windows_slide_as_monai_s(medseg, padded, scan, tmp_path, words, roi, how):

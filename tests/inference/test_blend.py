@@ -32,10 +32,15 @@ def noise(*shape, seed=0):
 
 def by_monai(view, net, blending, batch=1):
     """(K, \\*shape) logits of the whole view."""
-    whole = torch.from_numpy(view.read(Box.of(view.shape)))[None]
-    about = {"mode": blending.mode, "sigma_scale": blending.sigma_scale, "padding_mode": "constant", "cval": 0}
+    # PyTorch mirrors once at the most, so that NumPy pads, by what MONAI would.
+    less = [max(r - n, 0) for r, n in zip(blending.roi, view.shape, strict=True)]
+    around = [(0, 0), *((n // 2, n - n // 2) for n in less)]
+    mode = {"mirror": "reflect", "zeros": "constant"}[blending.padding]
+    whole = torch.from_numpy(np.pad(view.read(Box.of(view.shape)), around, mode))[None]
+    about = {"mode": blending.mode, "sigma_scale": blending.sigma_scale}
     with torch.inference_mode():
-        return sliding_window_inference(whole, blending.roi, batch, net, blending.overlap, **about)[0].numpy()
+        found = sliding_window_inference(whole, blending.roi, batch, net, blending.overlap, **about)[0].numpy()
+    return found[(slice(None), *(slice(a, a + n) for (a, _), n in zip(around[1:], view.shape, strict=True)))]
 
 
 class Collector:
@@ -74,7 +79,8 @@ def blendings(draw, dims=2, most=24):
     roi = tuple(2 * draw(st.integers(1, most // 2)) for _ in range(dims))
     share = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 0.9])
     overlap = draw(share | st.tuples(*[share] * dims))
-    return Blending(roi, overlap, draw(st.sampled_from(["gaussian", "constant"])), draw(st.sampled_from([0.125, 0.3])))
+    mode, padding = draw(st.sampled_from(["gaussian", "constant"])), draw(st.sampled_from(["mirror", "zeros"]))
+    return Blending(roi, overlap, mode, draw(st.sampled_from([0.125, 0.3])), padding)
 
 
 @settings(max_examples=40)
