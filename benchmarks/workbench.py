@@ -1,4 +1,4 @@
-"""What the benchmarks of inference share: model packages, noise, commands that are watched from outside, results."""
+"""What the benchmarks share: model packages, noise, commands that are watched from outside, results."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from medseg import __version__, build_network
 from medseg.datasets.labels import Labels
-from medseg.networks.network import Network
-from medseg.package import ModelCard, write_package
 from medseg.scans.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from medseg.networks.network import Network
 
 RESULTS = Path(__file__).parent / "results"
 MEDSEG = [sys.executable, "-m", "medseg"]
@@ -37,7 +37,7 @@ def account() -> dict[str, Any]:
     return {
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
-        "torch": torch.__version__,
+        "torch": version("torch"),
         "machine": machine(),
     }
 
@@ -88,6 +88,10 @@ def smooth_noise(shape: Sequence[int], seed: int, sigma: float = 3.0) -> NDArray
 
 def random_network(spec: dict[str, Any], seed: int = 0) -> Network:
     """A network with initial weights, in evaluation mode."""
+    import torch
+
+    from medseg import build_network
+
     torch.manual_seed(seed)
     return build_network(spec).eval()
 
@@ -96,6 +100,9 @@ def write_model(
     folder: Path, network: Network, spec: dict[str, Any], preprocessing: Preprocessing, labels: Labels | None = None
 ) -> Path:
     """A model package."""
+    from medseg import __version__
+    from medseg.package import ModelCard, write_package
+
     labels = labels or Labels({"background": 0, "blob": 1})
     card = ModelCard(
         medseg=__version__,

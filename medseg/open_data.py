@@ -1,4 +1,7 @@
-"""A data set as an experiment sees it: found, checked, divided, and on the model's grid."""
+"""A data set as an experiment sees it: found, checked, divided, and on the model's grid.
+
+PyTorch is loaded for training alone: preparing goes on without it, and starts sooner.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from medseg.data_section import expected_of, find_data, labels_of, learned_labels, told
 from medseg.data_split import check_split, split_of
@@ -21,10 +25,12 @@ from medseg.datasets.split import Split
 from medseg.experiment import Experiment
 from medseg.preparing.fitting import fitted
 from medseg.preparing.request import Request, requests_of
-from medseg.preparing.training_cases import When, training_cases
 from medseg.scans.preprocessing import Preprocessing
-from medseg.training.samples import TrainingCase
-from medseg.training.validation import ValidationCase
+
+if TYPE_CHECKING:
+    from medseg.preparing.training_cases import When
+    from medseg.training.samples import TrainingCase
+    from medseg.training.validation import ValidationCase
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,8 @@ class OpenData:
 
     def training(self, cache: int, when: When = "auto") -> list[TrainingCase]:
         """The training cases on the model's grid: in memory as far as ``cache`` bytes go, prepared beyond."""
+        from medseg.preparing.training_cases import training_cases
+
         return training_cases(self.requests(), cache, when)
 
     def requests(self) -> list[Request]:
@@ -98,6 +106,8 @@ class OpenData:
 
     def validation(self) -> list[ValidationCase]:
         """The validation cases as their files are."""
+        from medseg.training.validation import ValidationCase
+
         cases = _in_order(self.cases, self.split.validation)
         return [ValidationCase(case.name, open_image(case), open_case_label(case)) for case in cases]
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"addresses", "errors", "files", "geometry", "private", "quiet", "versions", "yaml_source"},
+    {"addresses", "errors", "files", "geometry", "private", "processes", "quiet", "versions", "yaml_source"},
     {"scans", "networks"},
     {"datasets", "fold_runs", "package", "evaluation", "inference", "postprocessing"},
     {"tracking"},
@@ -51,6 +51,10 @@ def loaded_by(code):
 def test_importing_medseg_or_asking_for_help_loads_nothing_heavy():
     heavy = {"torch", "numpy", "monai", "lightning", "mlflow", "pydantic", "rich", "nibabel", "zarr"}
     assert not heavy & loaded_by("import medseg, medseg.cli.app")
+
+
+def test_preparing_loads_no_pytorch():
+    assert "torch" not in loaded_by("import medseg.open_data, medseg.preparing.run, medseg.preparing.progress")
 
 
 def test_the_inference_path_loads_neither_monai_nor_lightning_nor_mlflow():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from medseg.datasets.checks.survey import usable_processors
+from medseg.processes import usable_processors
 
 LIBRARIES_BYTES = 1 << 30
 """Of PyTorch, MONAI and Lightning, in the process that trains and the one that reads samples."""

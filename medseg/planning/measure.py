@@ -9,10 +9,7 @@ Legend: d axes, C channels, n values kept of each channel.
 from __future__ import annotations
 
 import math
-import multiprocessing
-import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -21,8 +18,8 @@ from numpy.typing import NDArray
 
 from medseg.datasets.cases import Case
 from medseg.datasets.check import open_case_label, open_image
-from medseg.datasets.checks.survey import usable_processors
 from medseg.datasets.labels import Labels, one_channel
+from medseg.processes import process_pool, usable_processors
 from medseg.scans.blocks import blocks
 from medseg.scans.preprocessing import Preprocessing
 
@@ -92,9 +89,7 @@ def measure_cases(
     if count < 2 or len(cases) < FEW_CASES:
         alone = map(measure_case, cases, repeat(labels), repeat(orientation))
         return [_told(case, number, len(cases), watch) for number, case in enumerate(alone, 1)]
-    # A fork starts at once, yet its OpenMP would hang where PyTorch has begun to use threads.
-    forks = sys.platform == "linux" and "torch" not in sys.modules
-    with ProcessPoolExecutor(count, multiprocessing.get_context("fork" if forks else "spawn")) as pool:
+    with process_pool(count) as pool:
         done = pool.map(measure_case, cases, repeat(labels), repeat(orientation), chunksize=4)
         return [_told(case, number, len(cases), watch) for number, case in enumerate(done, 1)]
 

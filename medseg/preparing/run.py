@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from medseg.datasets.checks.finding import plural
-from medseg.datasets.checks.survey import usable_processors
 from medseg.errors import MedsegError
 from medseg.preparing.request import Request
 from medseg.preparing.write import Outcome, prepare_case
+from medseg.processes import process_pool, usable_processors
 
 FEW_BYTES = 16 << 20
 """Where nobody says how many processes: cases that take less together are prepared sooner than one is started."""
@@ -66,8 +65,7 @@ def _outcomes(requests: Sequence[Request], workers: int, patient: bool, verify: 
 def _together(requests: Sequence[Request], count: int, patient: bool, verify: bool) -> Iterator[tuple[str, Outcome]]:
     """The largest first, so that the processes end together."""
     at_work: dict[Future[Outcome], str] = {}
-    # Threads of PyTorch and of the progress bar do not outlive a fork.
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
+    pool = process_pool(count)
     try:
         for request in sorted(requests, key=lambda request: -request.nbytes):
             at_work[pool.submit(prepare_case, request, patient, verify)] = request.case.name

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from medseg.datasets.cases import Case, DicomCase, is_there
 from medseg.datasets.checks.facts import Facts, Role, facts_of, image_facts
 from medseg.errors import MedsegError
 from medseg.files import fingerprint, write_text
+from medseg.processes import process_pool, usable_processors
 from medseg.scans.cache_folder import cache_folder, key_of
 from medseg.scans.scan import Scan, open_scan, suffix_of
 from medseg.scans.stacked import files_of
@@ -92,11 +90,6 @@ def opened_image(scan: Scan, key: str) -> Facts:
     return facts
 
 
-def usable_processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class _Task:
     """A file to read, the key that its facts are kept under, where it is known already, and its size in bytes."""
@@ -136,7 +129,7 @@ def _work(reader: _Reader, tasks: Sequence[_Task]) -> list[_Read]:
 def _together(left: dict[_Task, None], count: int) -> Generator[_Read, None, list[_Task]]:
     """Takes what has been read off ``left``; returns what was being read when a process died."""
     at_work: dict[Future[list[_Read]], list[_Task]] = {}
-    with _pool(count) as pool:
+    with process_pool(count) as pool:
         try:
             for batch in _batches(list(left), count):
                 at_work[pool.submit(_work, facts_of, batch)] = batch
@@ -175,17 +168,11 @@ def _done(at_work: dict[Future[list[_Read]], list[_Task]], left: dict[_Task, Non
 
 def _alone(task: _Task) -> Facts:
     """The facts of a file that may kill the process that reads it."""
-    with _pool(1) as pool:
+    with process_pool(1) as pool:
         try:
             return pool.submit(_work, facts_of, [task]).result()[0][1]
         except BrokenProcessPool:
             return Facts(CRASHED)
-
-
-def _pool(count: int) -> ProcessPoolExecutor:
-    # A fork starts at once, yet its OpenMP would hang where PyTorch has begun to use threads.
-    forks = sys.platform == "linux" and "torch" not in sys.modules
-    return ProcessPoolExecutor(count, multiprocessing.get_context("fork" if forks else "spawn"))
 
 
 def _key(item: Item) -> str:
