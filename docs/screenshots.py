@@ -30,6 +30,9 @@ SIZE = (1600, 800)
 MOST_BYTES = 150_000
 COLOURS = (256, 128, 64, 32)
 
+PATH = "[...document.querySelectorAll('div, span')].filter((part) => part.innerText?.startsWith('Path: file:'))"
+"""Where the machine that the pictures are made on keeps a file, which is nobody's business."""
+
 CONFIG = """
 name: organs
 data:
@@ -76,9 +79,13 @@ def look(pages: Pages, run: str) -> None:
     _picture(pages, "description")
     pages.browser.run(f"{PICTURES}.find((image) => image.src.includes('cases~worst')).scrollIntoView()")
     _picture(pages, "overlays")
+    pages.open_pictures(run, "overlay")
+    pages.slide_to_the_last()
+    _picture(pages, "grid")
     pages.open_report(run)
     for key in ("ArrowUp", "ArrowUp", "e"):
         pages.browser.key(key)
+    pages.browser.run(f"{PATH}.forEach((part) => part.style.visibility = 'hidden')")
     _picture(pages, "report")
 
 

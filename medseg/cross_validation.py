@@ -20,10 +20,10 @@ from medseg.data_split import folds_of
 from medseg.datasets.case_names import files_by_case, write_map
 from medseg.datasets.split import SPLIT, Folds, read_folds
 from medseg.evaluation.report import JSON, Spread
-from medseg.experiment import Experiment
+from medseg.experiment import CONFIG, Experiment
 from medseg.files import write_json, write_text
 from medseg.fold_runs import FoldRuns
-from medseg.held_out import CONFIG, HeldOut
+from medseg.held_out import HeldOut
 from medseg.inference.model import Model
 from medseg.package import find_package, read_card
 from medseg.study import prepare_folder as prepare_run
@@ -88,6 +88,7 @@ def cross_validate(experiment: Experiment, folder: Path, device: torch.device, r
             "network": experiment.network.name,
             "folds": f"{' + '.join(str(len(names)) for names in folds.folds)} cases",
             "each case": "predicted by the model that did not learn from it",
+            "best validation Dice of each fold": ", ".join(f"{runs.done[n]['best']:.4f}" for n in sorted(runs.done)),
         }
         held_out = HeldOut.of(folder)
         done = CrossValidated(runs, held_out.write(held_out.score(), folder / FOLDER, folder.name, about))
@@ -152,5 +153,5 @@ def _log(run: Run, done: CrossValidated, about: Mapping[str, str]) -> None:
     training = read_card(find_package(done.runs.place(0))).training
     run.dataset(training["dataset"], training["dataset_digest"], training["dataset"])
     run.table("folds", [{"fold": fold, **how} for fold, how in folds])
-    places = done.pooled.log(run, max(int(how["steps"]) for _, how in folds))
+    places = done.pooled.log(run)
     run.description(describe(done.pooled.report, about, places, done.pooled.page.name))

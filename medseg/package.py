@@ -50,6 +50,9 @@ class ModelCard(BaseModel):
     postprocessing: list[Step] = KeyField([], description="what medseg infer does to a mask, in order")
     channel_files: ChannelFiles | None = KeyField(None, description="how the files of one scan are told apart")
     window: list[int] | None = KeyField(None, description="the window that the network was trained on")
+    mirrored: list[int] | None = KeyField(
+        None, description="the axes of the model's grid along which training images were mirrored; null: not known"
+    )
     training: dict[str, Any] = KeyField(
         default_factory=dict, description="what the weights came from: data set and its digest, seed, step, scores"
     )

@@ -29,7 +29,7 @@ from medseg.data_section import segments_of, told
 from medseg.datasets.case_names import MAP, files_by_case, write_map
 from medseg.datasets.split import SPLIT, Split, read_split
 from medseg.errors import MedsegError, OutputError
-from medseg.experiment import Experiment, WebFile
+from medseg.experiment import CONFIG, Experiment, WebFile
 from medseg.files import read_json, sha256_of, write_json, write_text
 from medseg.fold_runs import FoldRuns
 from medseg.geometry import Footprint
@@ -44,7 +44,7 @@ from medseg.postprocessing.settings import check_steps
 from medseg.tracking.applied import WEIGHTS
 from medseg.tracking.courier import RUN
 from medseg.tracking.describe import describe, facts_of, question_of, shares
-from medseg.tracking.pictures import overlay
+from medseg.tracking.pictures import overlay, unpredicted
 from medseg.tracking.run import Run
 from medseg.tracking.spool import FOLDER as TRACKED
 from medseg.tracking.store import Store
@@ -120,9 +120,10 @@ def train(
         postprocessing=experiment.postprocessing,
         channel_files=data.found.channel_files,
         window=list(geometry.window),
+        mirrored=samples.augmentation.mirrored,
         fingerprint=data.fingerprint,
     )
-    write_text(folder / "experiment.yaml", experiment.to_yaml())
+    write_text(folder / CONFIG, experiment.to_yaml())
     write_json(folder / SPLIT, data.split.to_dict())
     with _tracked(experiment, data, folder, device, resume, parent) as run, run.machine():
         listeners = _Listeners(run, folder, card, data, experiment.seed, begun)
@@ -148,7 +149,7 @@ def train(
         )
         run.tags({"stopped": fitted.reason, WEIGHTS: read_card(folder / "model").weights_sha256})
         seconds = {**fitted.phases, "total": fitted.seconds}
-        run.log({f"seconds/{phase}": spent for phase, spent in seconds.items()}, fitted.steps)
+        run.results({f"seconds/{phase}": spent for phase, spent in seconds.items()})
         run.artifact(folder / "model", "model")
         run.artifact(folder / "metrics.csv")
         about = _about(experiment, data, fitted)
@@ -183,7 +184,7 @@ def _review(
     try:
         model = Model.load(folder / "model", device)
         found = review(model, [data.cases[name] for name in data.split.validation], folder, folder.name, about)
-        places = found.log(run, fitted.steps)
+        places = found.log(run)
     except (MedsegError, OSError) as error:
         print(f"the model is whole, but its validation cases were not looked at again: {error}", file=sys.stderr)
         return False
@@ -214,7 +215,7 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
     Raises:
         OutputError: where it holds a run already and is not to be overwritten.
     """
-    held = [name for name in ("experiment.yaml", "last.ckpt", "model", "metrics.csv") if (folder / name).exists()]
+    held = [name for name in (CONFIG, "last.ckpt", "model", "metrics.csv") if (folder / name).exists()]
     if held and not overwrite:
         raise OutputError(
             f"{folder} holds a run already ({', '.join(held)}): --resume {folder} continues it, --overwrite replaces it"
@@ -317,7 +318,7 @@ def start_run(
         folder,
         parent,
     )
-    run.text(public.to_yaml(), "experiment.yaml")
+    run.text(public.to_yaml(), CONFIG)
     run.artifact(folder / SPLIT)
     return run
 
@@ -342,9 +343,10 @@ class _Listeners:
     def validated(self, validation: Validation, step: int) -> None:
         self.run.table("validation", [score.row() for score in validation.scores], step)
         for picture in validation.pictures:
-            self.run.picture(
-                overlay(picture.image, picture.reference, picture.prediction), f"overlay/{picture.name}", step
-            )
+            path = f"overlay/{picture.name}"
+            if not self.run.pictured(path):  # the slider begins at step 0
+                self.run.picture(unpredicted(picture.image, picture.reference), path, 0)
+            self.run.picture(overlay(picture.image, picture.reference, picture.prediction), path, step)
 
     def improved(self, network: Network, step: int, metrics: dict[str, float]) -> None:
         training: dict[str, Any] = {

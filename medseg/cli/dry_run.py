@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 
 def dry_run(jobs: list[tuple[Path, Path]], model: Model, options: Options, as_json: bool) -> None:
-    """Plans every scan from its header and tells of it; nothing is read and nothing is written."""
+    """Plans every scan from its header and tells of it; nothing is read and nothing is written.
+
+    Raises:
+        PackageError: where strictness is asked for and the package does not tell of its training images.
+    """
+    from medseg.inference.many import check_strict
+
+    check_strict(model, options)
     rows = [_row(path, output, model, options) for path, output in jobs]
     if as_json:
         print(json.dumps({"scans": rows}, indent=2))
@@ -28,12 +35,17 @@ def dry_run(jobs: list[tuple[Path, Path]], model: Model, options: Options, as_js
 
 
 def _row(path: Path, output: Path, model: Model, options: Options) -> dict[str, Any]:
+    from medseg.inference.gate import told
     from medseg.inference.infer import Job
     from medseg.inference.source import Source
 
     try:
-        job = Job(Source.glance(path, model, options.series), output, model, options)
-        return {"input": public(path), "output": str(output), **_planned(job)}
+        source = Source.glance(path, model, options.series)
+        remarks = source.remarks(model.card)
+        found = {"input": public(path), "output": str(output), "remarks": [one.to_dict() for one in remarks]}
+        if remarks and options.strict:
+            return {**found, "why": f"it is {told(remarks)}; without --strict it is segmented"}
+        return {**found, **_planned(Job(source, output, model, options))}
     except MedsegError as error:
         return {"input": public(path), "output": str(output), "why": str(error)}
 
@@ -70,6 +82,7 @@ def _planned(job: Job) -> dict[str, Any]:
 
 def _lines(row: dict[str, Any]) -> list[str]:
     from medseg.inference.budget import format_size
+    from medseg.inference.gate import UNLIKE
 
     if "why" in row:
         return [f"{row['input']}: skipped: {row['why']}"]
@@ -85,6 +98,7 @@ def _lines(row: dict[str, Any]) -> list[str]:
     shape = " x ".join(map(str, row["shape"]))
     return [
         f"{row['input']}: {shape} {row['dtype']} -> {row['output']}",
+        *([f"  {UNLIKE}: {'; '.join(remark['what'] for remark in row['remarks'])}"] if row["remarks"] else []),
         f"  {row['mode']}: {plan['tiles']} {unit} {core} apart, window {window}, batch {plan['batch']}; "
         f"{row['work']:.1f} times the work of one pass",
         f"  memory: {held}" + ("" if plan["fits"] else ": DOES NOT FIT"),

@@ -54,6 +54,11 @@ def digest_name(key: str) -> str:
     return key if _NAME.fullmatch(key) else f"case-{_digest('case', key)}"
 
 
+def is_digest(name: str) -> bool:
+    """Whether a name is a case's digest, under whatever salt."""
+    return _NAME.fullmatch(name) is not None
+
+
 def digest_patient(key: str) -> str:
     """The public name of a patient, ``patient-…``; the same key gives another digest as a case."""
     return f"patient-{_digest('patient', key)}"
@@ -92,7 +97,7 @@ def named_as(names: Iterable[str], found: DataSet) -> list[str]:
     Names of no case of it become digests where all, or any, of its cases are called so: they may be a patient's.
     """
     told, private = found.told, found.case_names == "digest" or bool(found.told)
-    public = {case.name for case in found.cases} | {*found.orphans}
+    public = {case.name for case in found.cases} | {*found.orphans} | {*found.left_out.values()}
     return [told.get(name) or (digest_name(name) if private and name not in public else name) for name in names]
 
 
@@ -164,6 +169,21 @@ def write_map(folder: Path, files: Iterable[tuple[str, Path]]) -> Path | None:
         file.write(text.getvalue())
     os.replace(beside, path)
     return path
+
+
+def read_map(folder: Path) -> dict[str, Path]:
+    """What ``case_map.csv`` in a folder says: by the names of cases, their files, the first of several; {} of none.
+
+    Raises:
+        MedsegError: where it cannot be read.
+    """
+    try:
+        rows = _rows_of(folder / MAP)
+    except (OSError, ValueError, csv.Error) as error:
+        raise MedsegError(
+            f"{folder / MAP} is not readable as CSV ({reason(error)}): a map of cases belongs there"
+        ) from None
+    return {name: Path(path) for name, path in reversed(rows)}
 
 
 def files_by_case(found: DataSet) -> list[tuple[str, Path]]:

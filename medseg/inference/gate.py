@@ -35,6 +35,7 @@ MIDDLE = 0.5
 """By how much of a scan's own range its median may lie beyond the training's; an inverted image's is far away."""
 ROUNDING = 1e-3
 """The part of a spacing by which headers round."""
+UNLIKE = "unlike the training images"
 _DIRECTIONS = ("R-L", "A-P", "S-I")
 _BYTES = {"uint8", "int8"}
 
@@ -82,7 +83,7 @@ def remarks(image: Image, known: Fingerprint, preprocessing: Preprocessing) -> l
 
 def told(found: Sequence[Remark]) -> str:
     """All remarks as one line."""
-    return f"unlike the training images: {'; '.join(remark.what for remark in found)}"
+    return f"{UNLIKE}: {'; '.join(remark.what for remark in found)}"
 
 
 def _is_anatomical(orientation: str) -> bool:

@@ -61,8 +61,12 @@ class Source:
         return cls(path, fingerprint(*files_of(scan, path)), scan, model.card.preprocessing.grid(scan))
 
     def remarks(self, card: ModelCard) -> list[Remark]:
-        """In what the scan is unlike those that a model was trained on, as far as its package tells of them."""
-        image = Image.of([self.facts or Facts("", Grid.of(self.scan, "image"))])
+        """In what the scan is unlike those that a model was trained on, as far as its package tells of them.
+
+        Of one that was not gone through, the header alone says what it is.
+        """
+        modality = self.scan.modality if isinstance(self.scan, FileScan) else ""
+        image = Image.of([self.facts or Facts("", Grid.of(self.scan, "image"), modality=modality)])
         if card.fingerprint is None or image is None:
             return []
         return remarks(image, card.fingerprint, card.preprocessing)

@@ -1,6 +1,7 @@
 """Test-time augmentation: a network that looks at its window from several sides and averages what it sees.
 
     flips, 2^d looks         rotations, those and with X and Y exchanged before: 2 · 2^d looks
+    (along d of the axes)
 
     a b     b a              a c     c a
     c d     d c              b d     d b          a turn by 90° is an exchange of the two axes and a flip
@@ -16,7 +17,7 @@ Legend: N batch, C channels, K output channels, d axes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -38,6 +39,7 @@ class Flips(Network):
         network: what looks. Its footprint is kept: a halo is as wide on both sides of an axis.
         turns: ``flips`` or ``rotations``, which has twice as many looks.
         plane: for rotations, the two axes that are exchanged; see :func:`plane_of`.
+        axes: for flips, those that are flipped; by default all.
 
     Raises:
         ConfigError: for other turns.
@@ -46,7 +48,13 @@ class Flips(Network):
 
     paper = "Test-time augmentation"
 
-    def __init__(self, network: Network, turns: Turns = "flips", plane: tuple[int, int] = (0, 1)) -> None:
+    def __init__(
+        self,
+        network: Network,
+        turns: Turns = "flips",
+        plane: tuple[int, int] = (0, 1),
+        axes: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(network.dims, network.in_channels, network.out_channels)
         if turns not in get_args(Turns):
             raise ConfigError(f"turns {turns!r} are neither flips nor rotations{nearest(turns, get_args(Turns))}")
@@ -54,6 +62,7 @@ class Flips(Network):
             _check_plane(network, plane)
         self.network = network
         self.plane = plane if turns == "rotations" else None
+        self.axes = tuple(range(network.dims)) if axes is None or turns == "rotations" else tuple(axes)
 
     @property
     def looks(self) -> int:
@@ -93,9 +102,9 @@ class Flips(Network):
 
     def _turns(self) -> Iterator[tuple[tuple[int, int] | None, tuple[int, ...]]]:
         """The two axes of (N, C, \\*n) to exchange, if any, and those to flip then; the straight look comes first."""
-        spatial = range(2, 2 + self.dims)
+        spatial = [2 + axis for axis in self.axes]
         for exchanged in (None,) if self.plane is None else (None, (2 + self.plane[0], 2 + self.plane[1])):
-            for count in range(self.dims + 1):
+            for count in range(len(spatial) + 1):
                 for axes in combinations(spatial, count):
                     yield exchanged, axes
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.datasets.checks.finding import CaseFacts
+from medseg.datasets.fingerprint import Image
 from medseg.datasets.labels import Labels
 from medseg.planning.measure import CaseMeasure
 
@@ -147,9 +148,30 @@ def modality_of(
     dtypes = {facts.grid.dtype for case in cases for facts in case.images if facts.grid is not None}
     if dims == 2 and channels in (3, 4) and dtypes == {"uint8"}:
         return "RGB", f"{channels} channels of 8 bits"
+    stated = _stated(cases)
+    if stated:
+        return _of_dicom(cases, stated)
     if channels == 1 and not channel_names and _hounsfield(cases):
         return "CT", f"values reach below {AIR_HU:g} (air) and above {BONE_HU:g}, as Hounsfield units do"
     return "other", ", ".join(channel_names) if channel_names else "no CT by its values, no 8-bit colours"
+
+
+def _stated(cases: Sequence[CaseFacts]) -> dict[str, str]:
+    """The modality that DICOM files state, by the names of the cases that have such files."""
+    images = {case.name: Image.of(case.images) for case in cases}
+    return {name: image.modality for name, image in images.items() if image is not None and image.modality}
+
+
+def _of_dicom(cases: Sequence[CaseFacts], stated: Mapping[str, str]) -> tuple[Modality, str]:
+    """What the images are where DICOM says it of some; the others must look like CT for all to be that."""
+    others = [case for case in cases if case.name not in stated]
+    some = f" of {len(stated)} of {len(cases)} cases" if others else ""
+    told = f"{' and '.join(sorted(set(stated.values())))} by the DICOM files{some}"
+    if set(stated.values()) != {"CT"}:
+        return "other", told
+    if others and not _hounsfield(others):
+        return "other", f"{told}, no CT by the values of the others"
+    return "CT", told
 
 
 def _hounsfield(cases: Sequence[CaseFacts]) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from medseg.data_section import find_data, labels_of
+from medseg.data_section import find_data, labels_of, told
 from medseg.datasets.checks.finding import Expected, most
 from medseg.datasets.checks.report import Report
 from medseg.datasets.layouts import DataSet
@@ -71,11 +71,12 @@ class Plan:
     summary: tuple[str, ...]
 
 
-def gather(request: Request, watch: Watch | None = None) -> tuple[Evidence, dict[str, Any]]:
+def gather(request: Request, watch: Watch | None = None) -> tuple[Request, Evidence, dict[str, Any]]:
     """Checks and measures a data set.
 
     Returns:
-        the evidence, and the keys of the data section that follow from what was found.
+        the request, with its cases called as others may know them; the evidence; and the keys of the data section that
+        follow from what was found.
 
     Raises:
         MedsegError: for a data set that is broken as a whole, or labels that nothing tells the meaning of.
@@ -94,7 +95,8 @@ def gather(request: Request, watch: Watch | None = None) -> tuple[Evidence, dict
         keys, why = labels_found(_values(rest.report))
         keys["why"] = why
         labels = labels_of(data.model_copy(update=_fields(keys)), info, found.root)
-    return _measured(request, found, rest, labels, declared, watch), keys
+    evidence = _measured(request, found, rest, labels, declared, watch)
+    return replace(request, data=told(data, found)), evidence, keys
 
 
 def _fields(keys: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +116,7 @@ def _measured(
     oriented = all(grid.anatomical and len(grid.shape) == 3 for grid in grids)
     channels = most([case.channels or 1 for case in facts]) or 1
     names = found.info.channel_names if found.info is not None else None
-    modality, told = modality_of(facts, len(grids[0].shape), channels, names)
+    modality, why = modality_of(facts, len(grids[0].shape), channels, names)
     measured = measure_cases(cases, labels, "RAS" if oriented else None, request.workers, watch)
     return Evidence(
         name=found.name,
@@ -126,7 +128,7 @@ def _measured(
         channels=channels,
         dtypes=rest.report.kinds()["types"],
         modality=modality,
-        told=told,
+        told=why,
         oriented=oriented,
         millimetres=all(grid.unit != "pixel" for grid in grids),
         left_out=rest.left_out,
@@ -145,7 +147,7 @@ def make_plan(request: Request, watch: Watch | None = None) -> Plan:
         raise ConfigError(f"--minutes {request.minutes:g} is no time to train for: give more than 0")
     if request.network is not None:
         check_name(request.network)
-    evidence, keys = gather(request, watch)
+    request, evidence, keys = gather(request, watch)
     return planned(request, evidence, keys)
 
 
@@ -219,9 +221,8 @@ def _data(request: Request, evidence: Evidence, keys: dict[str, Any]) -> Iterato
     left_out = [Item(name, why) for name, why in evidence.left_out.items()]
     asked = [Item(name, "as asked for") for name in data.exclude]
     if left_out or asked:
-        yield Choice(
-            "data.exclude", [*asked, *left_out], f"{len(left_out)} broken cases; mend them, and take them off here"
-        )
+        broken = f"{len(left_out)} broken cases; mend them, and take them off here"
+        yield Choice("data.exclude", [*asked, *left_out], broken if left_out else "as asked for")
     if "validation" in data.model_fields_set:
         yield Choice("data.validation", data.validation, "as asked for")
     else:

@@ -84,7 +84,8 @@ def make_header(scan: DicomScan, about: Segmentation, contents: Contents) -> tup
     del found.PixelData
     _refer(found, scan, instances)
     _settle(found, scan, contents, first, own)
-    return found, [_place(item, scan) for item in found.PerFrameFunctionalGroupsSequence]
+    shared = found.SharedFunctionalGroupsSequence[0]
+    return found, [_place(item, shared, scan) for item in found.PerFrameFunctionalGroupsSequence]
 
 
 def check_installed(name: str) -> None:
@@ -180,9 +181,13 @@ def _settle_picture(found: Any, first: Any) -> None:
         del shared.PixelMeasuresSequence
 
 
-def _place(item: Any, scan: DicomScan) -> tuple[int, int]:
-    """(frame of the scan, segment from 0) that an item of functional groups is about."""
-    return _slice_of(item, scan), item.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1
+def _place(item: Any, shared: Any, scan: DicomScan) -> tuple[int, int]:
+    """(frame of the scan, segment from 0) that an item of functional groups is about.
+
+    A SEG of one segment says once, in the groups that its frames share, which that is.
+    """
+    own = item if "SegmentIdentificationSequence" in item else shared
+    return _slice_of(item, scan), own.SegmentIdentificationSequence[0].ReferencedSegmentNumber - 1
 
 
 def _slice_of(item: Any, scan: DicomScan) -> int:

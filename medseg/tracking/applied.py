@@ -24,6 +24,8 @@ from medseg.tracking.store import Store
 
 WEIGHTS = "medseg.weights"
 """The tag with the SHA-256 of a model's weights."""
+REFERENCES = "references.digest"
+"""The tag with the digest of all references that scores are against: runs that share it can be compared."""
 EXPERIMENT = "evaluations"
 """MLflow's experiment of masks that nothing is known of."""
 
@@ -87,7 +89,7 @@ def track_inference(folder: Path, store: Store, experiment: str | None = None) -
         run.dataset(
             origin.dataset or folder.name, digest, "the scans that were segmented", "inference", {"scans": len(done)}
         )
-        run.log(_figures(report.scans, done), run.starts)
+        run.results(_figures(report.scans, done))
         run.table("scans", [_row(number, row) for number, row in enumerate(report.scans)])
         run.description(facts_of(_account(report.scans, done)))
     return run
@@ -111,16 +113,16 @@ def track_evaluation(
     origins = [Origin.of(one) for one in masks]
     weights = tuple(dict.fromkeys(digest for origin in origins for digest in origin.weights))
     origin = Origin(weights, origins[0].dataset, origins[0].labels)
-    tags = {"medseg.kind": "evaluation", **origin.tags(store)}
+    tags = {"medseg.kind": "evaluation", REFERENCES: report.references_digest, **origin.tags(store)}
     with _begun(store, experiment or origin.experiment, folder, dict(report.settings), tags) as run:
         run.dataset(
             origin.dataset or "references",
-            digest_of(dict(report.references)),
+            report.references_digest,
             "the references",
             "evaluation",
             {"cases": len(report.cases)},
         )
-        run.log({f"test/{column}": value for column, value in report.mean().items()}, run.starts)
+        run.results({f"test/{column}": value for column, value in report.mean().items()})
         run.table("cases", report.rows())
         page = _artifacts(run, folder)
         run.description(

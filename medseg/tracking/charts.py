@@ -25,6 +25,8 @@ MOST_STRIPS = 40
 """Labels of a strip plot; of more, the first ones are shown."""
 MOST_NUMBERS = 12
 """A confusion matrix of more labels shows shades alone."""
+PANEL = 2.9
+"""Inches across a panel of curves: three of them are as wide as MLflow shows beside its account of a run."""
 MOST_CURVES = 12
 """Curves of one panel; of more, the first ones are shown."""
 RATIO = 0.618034
@@ -54,7 +56,7 @@ def curves_chart(rows: Rows) -> Image.Image | None:
     panels = {title: keys for title, keys in panels.items() if keys}
     if not panels:
         return None
-    figure = _figure(5.2 * len(panels), 3.6)
+    figure = _figure(PANEL * len(panels), 3.4)
     for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for number, key in enumerate(keys):
             points = [(row["step"], row[key]) for row in rows if key in row]

@@ -252,7 +252,7 @@ def _tags(comparison: Comparison) -> dict[str, str]:
 def log_comparison(comparison: Comparison, run: Run, folder: Path) -> None:
     """Logs what :func:`write_comparison` wrote to a folder: description, figures, tables and files."""
     run.description(markdown(comparison))
-    run.log(_metrics(comparison), run.starts)
+    run.results(_metrics(comparison))
     run.table("comparison", rows_of(comparison))
     run.table("cases", case_rows(comparison))
     for name in FILES:

@@ -38,6 +38,10 @@ BATCH = 1000
 PARAMS = 100
 """Params or tags of one request: as many as MLflow takes."""
 
+UNSET = ("null", "[]", "{}", "")
+"""Params that say that nothing was given are not delivered: MLflow writes all params above each picture and in every
+comparison. The log keeps them, and so does the whole config among the run's artifacts."""
+
 _LINK = re.compile(r"\((artifact|page):([^)]+)\)")
 
 
@@ -184,7 +188,7 @@ class Courier:
     def _params(self, run_id: str, record: Record) -> None:
         from mlflow.entities import Param
 
-        params = [Param(key, value) for key, value in record["values"].items()]
+        params = [Param(key, value) for key, value in record["values"].items() if value not in UNSET]
         for start in range(0, len(params), PARAMS):
             self.client.log_batch(run_id, params=params[start : start + PARAMS], synchronous=True)
         self.sent["values"] += len(params)

@@ -12,6 +12,8 @@ from medseg.evaluation.table import heading
 MOST_LABELS = 12
 """Labels of the table; of more, the first ones are shown."""
 MOST_COLUMNS = 5
+GAP = "&nbsp;&nbsp;"
+"""Between columns, which MLflow draws without any."""
 CASES = ("worst", "median", "best")
 
 
@@ -45,8 +47,10 @@ def table_of(report: Report) -> str:
         for name, label in list(report.summary().items())[:MOST_LABELS]
     ]
     more = len(report.labels.targets) - MOST_LABELS
-    lines = [["label", *(heading(column) for column in columns)], ["---", *("---:" for _ in columns)], *rows]
-    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    head, *spaced = (
+        "| " + f"{GAP} | ".join(row) + " |" for row in [["label", *(heading(column) for column in columns)], *rows]
+    )
+    text = "\n".join([head, f"| --- |{' ---: |' * len(columns)}", *spaced])
     return text + (f"\n\n… and {more} more labels" if more > 0 else "")
 
 

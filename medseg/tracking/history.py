@@ -18,7 +18,6 @@ class History:
         steps: each metric's last step.
         pictures: each picture's last step.
         status: the last one; None where the run has not ended.
-        starts: how often the run went on.
     """
 
     params: dict[str, str] = field(default_factory=dict)
@@ -26,7 +25,6 @@ class History:
     steps: dict[str, int] = field(default_factory=dict)
     pictures: dict[str, int] = field(default_factory=dict)
     status: str | None = None
-    starts: int = 0
 
     @classmethod
     def of(cls, spool: Spool) -> History:
@@ -52,9 +50,7 @@ class History:
             self.pictures[record["picture"]] = record["step"]
 
     def _status(self, record: Record) -> None:
-        running = record["status"] == "RUNNING"
-        self.status = None if running else record["status"]
-        self.starts += running
+        self.status = None if record["status"] == "RUNNING" else record["status"]
 
 
 NOTES: dict[str, Callable[[History, Record], None]] = {

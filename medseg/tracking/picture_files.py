@@ -16,8 +16,8 @@ from medseg.tracking.names import clean
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-THUMBNAIL = 256
-"""Pixels along the longer side of the small copy."""
+THUMBNAIL = 768
+"""Pixels along the longer side of the small copy, which is all that the grid shows until a picture is clicked."""
 
 
 def picture_key(path: str) -> str:

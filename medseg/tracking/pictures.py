@@ -1,13 +1,12 @@
-"""Overlays of one case: image, reference, prediction and what differs, side by side.
+"""Overlays of one case: image, reference, prediction and what differs.
 
-Legend: C channels, H × W the picture's rows and columns. Colours are Okabe & Ito's palette (2008), which
-    people with any
-common colour blindness tell apart.
+Legend: C channels, H × W the picture's rows and columns. Colours are Okabe & Ito's palette (2008), which people with
+any common colour blindness tell apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +36,8 @@ _OPACITY = 0.55
 _GREY_RANGE = (0.5, 99.5)
 _MARGIN = 4
 _CAPTION = 18
+_LEAST_WIDTH = 320
+"""Of a picture, so that captions and what colours mean do not run into each other."""
 _PAPER = (255, 255, 255)
 _INK = (0, 0, 0)
 
@@ -48,11 +49,12 @@ def overlay(
     spacing: Sequence[float] | None = None,
     axis: int | None = None,
 ) -> Image.Image:
-    """Four captioned panels: the image, the reference on it, the prediction on it, and the errors.
+    """Four captioned panels: the reference on the image, the prediction on it, the image, and the errors.
 
-    Of a 3D case one slice is shown: the one with the most reference foreground, or the middle one where there
-    is none. One or two channels are shown in grey, the first alone, from the 0.5th to the 99.5th percentile
-    of its finite values; three or more as RGB.
+    They lie as near to a square as they go; what differs from step to step is in the upper half, which MLflow's grid
+    shows without scrolling. Of a 3D case one slice is shown: the one with the most reference foreground, or the middle
+    one where there is none. One or two channels are shown in grey, the first alone, from the 0.5th to the 99.5th
+    percentile of its finite values; three or more as RGB.
 
     Args:
         image: (C, \\*spatial), spatial 2 or 3 axes.
@@ -68,20 +70,40 @@ def overlay(
     Raises:
         ValueError: where the shapes do not belong together.
     """
-    shape = reference.shape
-    if image.shape[1:] != shape or prediction.shape != shape or len(shape) not in (2, 3):
-        raise ValueError(f"image {image.shape}, reference {shape} and prediction {prediction.shape} do not match")
+    base, truth, guess = _planes(image, (reference, prediction), spacing, axis)
+    marked = {"reference": painted(base, truth), "prediction": painted(base, guess)}
+    return _arranged({**marked, "image": base, "errors": errors(base, truth, guess)}, ERRORS)
+
+
+def unpredicted(
+    image: NDArray, reference: NDArray, spacing: Sequence[float] | None = None, axis: int | None = None
+) -> Image.Image:
+    """Reference and image as in :func:`overlay`, for when nothing is predicted yet.
+
+    Raises:
+        ValueError: where the shapes do not belong together.
+    """
+    base, truth = _planes(image, (reference,), spacing, axis)
+    return _arranged({"reference": painted(base, truth), "image": base}, {})
+
+
+def _planes(
+    image: NDArray, masks: Sequence[NDArray], spacing: Sequence[float] | None, axis: int | None
+) -> tuple[NDArray, ...]:
+    """The slice that is shown, of the image in grey or colours and of each mask, the first of which chooses it."""
+    shape = masks[0].shape
+    if any(other != shape for other in (image.shape[1:], *(mask.shape for mask in masks))) or len(shape) not in (2, 3):
+        shapes = " and ".join(str(mask.shape) for mask in masks)
+        raise ValueError(f"image {image.shape} and masks {shapes} do not match")
     spacing = tuple(spacing or (1.0,) * len(shape))
     if len(shape) == 3:
         axis = _across(shape, spacing) if axis is None else axis
-        index = shown_slice(reference, axis)
-        image, reference, prediction = (a.take(index, axis - 3) for a in (image, reference, prediction))
+        index = shown_slice(masks[0], axis)
+        image, *masks = (array.take(index, axis - 3) for array in (image, *masks))
         spacing = spacing[:axis] + spacing[axis + 1 :]
-    size = panel_size(reference.shape, spacing)
+    size = panel_size(masks[0].shape, spacing)
     base = np.asarray(Image.fromarray(as_rgb(_thinned(image))).resize(size, Image.Resampling.BILINEAR))
-    truth, guess = resized(reference, size), resized(prediction, size)
-    panels = [base, painted(base, truth), painted(base, guess), errors(base, truth, guess)]
-    return _side_by_side(panels, ("image", "reference", "prediction", "errors"))
+    return base, *(resized(mask, size) for mask in masks)
 
 
 def _across(shape: Sequence[int], spacing: Sequence[float]) -> int:
@@ -157,23 +179,27 @@ def resized(classes: NDArray, size: tuple[int, int]) -> NDArray:
     return np.asarray(classes[np.ix_(rows.astype(int), columns.astype(int))])
 
 
-def _side_by_side(panels: Sequence[NDArray], captions: Sequence[str]) -> Image.Image:
-    height, width = panels[0].shape[:2]
-    column = max(width, 100) + _MARGIN
-    size = (len(panels) * column - _MARGIN, height + 2 * _CAPTION)
+def _arranged(panels: Mapping[str, NDArray], colours: Mapping[str, tuple[int, int, int]]) -> Image.Image:
+    """Panels (H, W, 3) with their captions, as near to a square as they go, and below what colours mean."""
+    height, width = next(iter(panels.values())).shape[:2]
+    column, row = max(width, _LEAST_WIDTH // 2) + _MARGIN, height + _CAPTION
+    columns = min((n for n in (4, 2, 1) if n <= len(panels)), key=lambda n: max(n * column, len(panels) // n * row))
+    rows = len(panels) // columns
+    size = (max(columns * column - _MARGIN, _LEAST_WIDTH), rows * row + _CAPTION * bool(colours))
     picture = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(picture)
     draw.font = ImageFont.load_default(12)
-    for number, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
-        draw.text((number * column, 1), caption, _INK)
-        picture.paste(Image.fromarray(panel), (number * column, _CAPTION))
-    _legend(draw, size[0], height + _CAPTION + 2)
+    for number, (caption, panel) in enumerate(panels.items()):
+        left, top = number % columns * column, number // columns * row
+        draw.text((left, top + 1), caption, _INK)
+        picture.paste(Image.fromarray(panel), (left, top + _CAPTION))
+    _legend(draw, colours, rows * row + 2)
     return picture
 
 
-def _legend(draw: ImageDraw.ImageDraw, right: int, top: int) -> None:
-    for name, colour in reversed(ERRORS.items()):
-        right -= int(draw.textlength(name)) + 4
-        draw.text((right, top - 1), name, _INK)
-        draw.rectangle((right - 13, top + 2, right - 4, top + 11), fill=colour)
-        right -= 22
+def _legend(draw: ImageDraw.ImageDraw, colours: Mapping[str, tuple[int, int, int]], top: int) -> None:
+    left = 0
+    for name, colour in colours.items():
+        draw.rectangle((left, top + 2, left + 9, top + 11), fill=colour)
+        draw.text((left + 13, top - 1), name, _INK)
+        left += int(draw.textlength(name)) + 26

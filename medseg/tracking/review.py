@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg.datasets.case_names import mask_stem
 from medseg.datasets.cases import Case
 from medseg.datasets.check import open_case_label, open_image, open_label
 from medseg.evaluation.case import score_case
@@ -22,6 +23,7 @@ from medseg.evaluation.evaluate import INFERENCE, Wanted, reference_digests, set
 from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import fingerprint, partial_of, write_json
 from medseg.scans.scan import suffix_of
+from medseg.tracking.applied import REFERENCES
 from medseg.tracking.charts import confusion_chart, curves_chart, read_curves, strips_chart
 from medseg.tracking.html.display import CaseScans
 from medseg.tracking.html.page import NAME, Page
@@ -76,15 +78,16 @@ class Review:
         ignored = report.labels.classes + 1
         return found | {f"cases/{words[case.name]}": case_picture(by_name[case.name], ignored) for case in told}
 
-    def log(self, run: Run, step: int) -> dict[str, str]:
+    def log(self, run: Run) -> dict[str, str]:
         """Logs it: means of every metric as ``best/...``, tables, pictures, and the page.
 
         Returns:
             the pictures' places among the run's artifacts, by name.
         """
-        run.log({f"best/{column}": value for column, value in self.report.mean().items()}, step)
+        run.results({f"best/{column}": value for column, value in self.report.mean().items()})
+        run.tags({REFERENCES: self.report.references_digest})
         run.table("cases", self.report.rows())
-        places = {name: run.picture(picture, name, step) for name, picture in self.pictures().items()}
+        places = {name: run.picture(picture, name) for name, picture in self.pictures().items()}
         for name in (CSV, JSON):
             run.artifact(self.folder / name, FOLDER)
         run.artifact(self.page)
@@ -138,7 +141,7 @@ def _segment(model: Model, case: Case, folder: Path) -> Path:
     found = fingerprint(*files_of(scan, case.image))
     source = Source(case.image, found, scan, model.card.preprocessing.remembered_view(scan, found))
     suffix = suffix_of(name_outputs([case.image], folder, "auto", model.labels.dtype.itemsize)[0])
-    path = folder / f"{case.name.replace('/', '_')}{suffix}"
+    path = folder / f"{mask_stem(case.name)}{suffix}"
     Job(source, path, model, Options(overwrite=True)).run()
     return path
 

@@ -124,7 +124,6 @@ class Run:
             run = cls(spool, courier, resumed, stack.pop_all(), trouble)
         if resumed:
             run._append("status", status="RUNNING")
-            run._history.starts += 1
         run._describe(flat(params), {**_origin(), **code_tags(), **(tags or {})})
         return run
 
@@ -132,11 +131,6 @@ class Run:
     def id(self) -> str | None:
         """MLflow's id of the run; None as long as the store has not answered."""
         return self._courier.run_id
-
-    @property
-    def starts(self) -> int:
-        """How often the run went on before: the step of what is known once a start."""
-        return self._history.starts
 
     @property
     def answering(self) -> bool:
@@ -178,18 +172,35 @@ class Run:
         if entry not in shown:
             self._set({_TABLES_TAG: json.dumps([*shown, entry])})
 
-    def picture(self, image: NDArray[Any] | Image, path: str, step: int) -> str | None:
-        """Logs a picture of one step; the UI shows those of one path as a slider over the steps.
+    def results(self, values: Mapping[str, float]) -> None:
+        """Logs metrics that a run has once, at its end: at step 0, where MLflow's charts are bars that compare runs.
+
+        A run that goes on, and ends again, logs them at the next step.
+
+        Args:
+            values: as of :meth:`log`.
+        """
+        known = [self._history.steps.get(self._name(name), -1) for name in values]
+        self.log(values, max(known, default=-1) + 1)
+
+    def pictured(self, path: str) -> bool:
+        """Whether there is a picture of that path."""
+        return picture_key(path) in self._history.pictures
+
+    def picture(self, image: NDArray[Any] | Image, path: str, step: int | None = None) -> str | None:
+        """Logs a picture; the UI shows those of one path as a slider over the steps, which begins at step 0.
 
         Args:
             image: (H, W, 3) or (H, W) uint8, or a Pillow image.
             path: what it shows, such as ``overlay/<case>``.
-            step: the training step; one that the path has already is left out.
+            step: the training step; one that the path has already is left out. None for a picture that a run has once,
+                at its end: as in :meth:`results`.
 
         Returns:
             its place among the artifacts; None where it is left out.
         """
         key, last = picture_key(path), self._history.pictures
+        step = last.get(key, -1) + 1 if step is None else step
         if key in last and step <= last[key]:
             return None
         last[key] = step

@@ -17,11 +17,18 @@ NAME = "medseg"
 
 ASSISTANT = "/ajax-api/3.0/mlflow/assistant"
 REFUSAL = "medseg ui serves MLflow without its assistant"
+PARAMS_ABOVE = "[tooltip-data-state]>div:has(>label>span)+div"
+"""All params of a run, which MLflow writes above each of its pictures, so that the picture lies below what is seen of
+its card; pointing at the run's name tells them too."""
+SQUARE_AROUND = "div:has(>.rc-image)"
+"""What MLflow draws around a picture of the grid, grey above and below a wide one."""
 HEAD = (
-    "<style>[data-assistant-ui]{display:none!important}</style>"
+    f"<style>[data-assistant-ui],{PARAMS_ABOVE}{{display:none!important}}"
+    f"{SQUARE_AROUND}{{aspect-ratio:auto!important}}</style>"
     '<script>localStorage["mlflow.workflowType_v1"] ??= JSON.stringify("machine_learning")</script>'
 )
-"""Hides the assistant's parts; and until somebody chooses, menus are for trained models, not for language models."""
+"""Hides the assistant's parts and the params above pictures; and until somebody chooses, menus are for trained models,
+not for language models."""
 
 
 def create_app() -> FastAPI:

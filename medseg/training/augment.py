@@ -87,10 +87,16 @@ class Augmentation:
 
     def __init__(self, specs: Sequence[Spec], dims: int) -> None:
         self.dims = dims
+        self.flips = [spec for spec in specs if isinstance(spec, Flip) and spec.probability > 0]
         self.pieces = [spec.piece(dims) for spec in specs if isinstance(spec, SpatialSpec)]
         exact = [t for spec in specs if isinstance(spec, ExactSpec) for t in spec.transforms(dims)]
         moving = (mt.RandFlipd, mt.RandRotate90d)
         self.transforms = mt.Compose(sorted(exact, key=lambda transform: not isinstance(transform, moving)))
+
+    @property
+    def mirrored(self) -> list[int]:
+        """The axes along which some samples are mirrored."""
+        return sorted({axis for flip in self.flips for axis in (range(self.dims) if flip.axes is None else flip.axes)})
 
     def draw(self, window: Sequence[int], seed: int) -> Draw:
         """What ``seed`` alone decides."""

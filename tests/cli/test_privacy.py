@@ -38,6 +38,11 @@ KEYS = [
     "tracking.pictures=1",
 ]
 
+CONFIG = (
+    "name: private\nnetwork: {name: unet, dims: 3, norm: batch, padding: same}\n"
+    "preprocessing: {spacing_mm: [1.5, 1.5, 3]}\ntraining: {cache_mib: 0}\n"
+)
+
 
 def volume(number):
     """An image and its label."""
@@ -127,10 +132,7 @@ def check_maps(place, folders, root):
 def test_no_mark_in_dicom_reaches_anything_that_is_said_or_written(medseg, studies, place):
     root, marks = studies
     watched = Watched(medseg)
-    (place / "config.yaml").write_text(
-        "name: private\nnetwork: {name: unet, dims: 3, norm: batch, padding: same}\n"
-        "preprocessing: {spacing_mm: [1.5, 1.5, 3]}\ntraining: {cache_mib: 0}\n"
-    )
+    (place / "config.yaml").write_text(CONFIG)
     store = f"sqlite:///{place}/mlflow.db"
     labels = "data.labels={background: 0, organ: 1}"
     excluded = f"data.exclude=[{phi.marked('Doe_John', 2)}]"
@@ -139,15 +141,48 @@ def test_no_mark_in_dicom_reaches_anything_that_is_said_or_written(medseg, studi
     watched("plan", root, labels, "-o", "plan.yaml", "--network", "unet", "--workers", 1)
     watched("prepare", "config.yaml", *keys, excluded, "--workers", 1)
     watched("cache", "list")
-    watched("train", "config.yaml", *keys, excluded, "-o", "run")
+    watched("train", "config.yaml", *keys, excluded, "data.folds=2", "--fold", 0, "-o", "run")
     watched("register", "run", "--name", "private", "--alias", "champion", "--store", store)
     watched("infer", root / "scans", "-m", "run", "-o", "masks", "--probabilities", "--json")
     watched("infer", root / "scans", "-m", "run", "-o", "none", "--dry-run")
     watched("evaluate", "--predictions", "masks", "--references", root / "truth", "-o", "scores", "--json")
+    watched("verify", "masks", "-o", "again")
+    watched("sync", "run")
+    watched("export", "run", "-o", "network.onnx")
     assert watched.leaks(marks) == []
     maps = check_maps(place, {"checked", "run", "masks", "scores"}, root)
     assert phi.leaks(place, marks, spared=maps) == {}
     assert {path.name for path in (place / "masks").iterdir()} >= {"plain.nii.gz", MAP}
+
+
+def test_no_mark_in_dicom_reaches_what_folds_and_segs_leave_behind(medseg, studies, place):
+    """But for the DICOM SEG itself, which tells whose it is, since the standard demands it."""
+    root, marks = studies
+    watched = Watched(medseg)
+    (place / "config.yaml").write_text(CONFIG)
+    store = f"sqlite:///{place}/mlflow.db"
+    labels = "data.labels={background: 0, organ: 1}"
+    keys = [f"data.root={root}", labels, f"tracking.uri={store}", *KEYS]
+    watched("train", "config.yaml", *keys, "data.folds=2", "--fold", "all", "-o", "folds")
+    series = [path for path in sorted((root / "scans").iterdir()) if path.is_dir()]
+    watched("infer", *series, "-m", "folds", "-o", "segs", "--format", "dcm", "--json", "--track", "--store", store)
+    watched("infer", *series, "-m", "folds/fold0", "-o", "segs", "--format", "dcm", code=3)
+    watched("verify", "segs", "-o", "again", "--json")
+    watched("verify", "segs", "--root", "folds", code=2)
+    given = ["--predictions", "segs", "--references", root / "truth", "--predicted-only"]
+    _, err = watched("evaluate", *given, "-o", "scores", "--track", "--store", store)
+    assert f"{PATIENTS} of {PATIENTS} cases were trained on by one of these models: case-" in err
+    watched("evaluate", "folds", "-o", "pooled", "--json")
+    watched("compare", "scores", "pooled", "--common-cases", "-o", "compared", "--store", store)
+    watched("sync", "folds", "segs")
+    assert watched.leaks(marks) == []
+    folders = {"folds", "fold0", "fold1", "validation", "segs", "scores", "pooled"}
+    maps = check_maps(place, folders, root)
+    segs = sorted(place.rglob("*.dcm"))
+    assert len(segs) == 2 * PATIENTS
+    assert phi.leaks(place, marks, spared=[*maps, *segs]) == {}
+    assert phi.found_in(" ".join(path.name for path in segs).encode(), marks) == set()
+    assert all(phi.found_in(path.read_bytes(), marks) for path in segs)
 
 
 def test_no_mark_in_dicom_reaches_an_error(medseg, studies, place, tmp_path):

@@ -68,6 +68,24 @@ class Pages:
         )
         return [int(width) for width in self.browser.run(f"{PICTURES}.map((image) => image.naturalWidth)")]
 
+    def slide_to_the_last(self) -> list[list[int]]:
+        """Takes the slider of each picture to its last step by the arrow key; the steps that each showed on its way."""
+        thumbs = "[...document.querySelectorAll('[role=slider]')].filter((thumb) => !('disabled' in thumb.dataset))"
+        return [self._slide(f"{thumbs}[{number}]") for number in range(self.browser.run(f"{thumbs}.length"))]
+
+    def _slide(self, thumb: str) -> list[int]:
+        steps, last = [self._at(thumb, "now")], self._at(thumb, "max")
+        while steps[-1] < last:
+            self.browser.run(f"{thumb}.focus()")
+            self.browser.key("ArrowRight")
+            self.browser.wait(f"Number({thumb}.getAttribute('aria-valuenow')) > {steps[-1]}")
+            self.browser.wait(f"{PICTURES}.length && {PICTURES}.every((image) => image.naturalWidth > 0)")
+            steps.append(self._at(thumb, "now"))
+        return steps
+
+    def _at(self, thumb: str, what: str) -> int:
+        return int(self.browser.run(f"{thumb}.getAttribute('aria-value{what}')"))
+
     def open_report(self, run: str) -> None:
         """Goes to report.html among a run's artifacts, and clicks its viewer's first plane."""
         self.open_run(run, "/artifacts/report.html")

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from medseg.tracking.pictures import ERRORS, LONG_SIDE, PALETTE, as_rgb, errors, overlay, painted, shown_slice
+from medseg.tracking.pictures import (
+    ERRORS,
+    LONG_SIDE,
+    PALETTE,
+    as_rgb,
+    errors,
+    overlay,
+    painted,
+    panel_size,
+    shown_slice,
+    unpredicted,
+)
 
 SHAPES = st.one_of(
     st.tuples(st.integers(1, 40), st.integers(1, 40)),
@@ -31,7 +42,9 @@ def test_every_scan_has_a_picture_of_bounded_size(
     spacing = data.draw(st.none() | st.tuples(*[st.floats(0.1, 10)] * len(shape)))
     picture = overlay(image, reference, prediction, spacing)
     assert picture.mode == "RGB"
-    assert picture.width <= 4 * (LONG_SIDE + 4) and picture.height <= LONG_SIDE + 36
+    assert max(picture.size) <= 2 * (LONG_SIDE + 22)
+    before = unpredicted(image, reference, spacing)
+    assert before.mode == "RGB" and max(before.size) <= picture.width + picture.height
 
 
 def test_the_slice_with_most_foreground_is_shown() -> None:
@@ -50,6 +63,16 @@ def test_a_volume_is_cut_across_its_coarsest_axis() -> None:
     assert coarse.size == overlay(image[:, 0], labels[0], labels[0]).size
     named = overlay(image, labels, labels, axis=1)
     assert named.size == overlay(image[:, :, 0], labels[:, 0], labels[:, 0]).size
+
+
+@pytest.mark.parametrize(("shape", "columns"), [((60, 60), 2), ((100, 400), 1), ((512, 200), 4)])
+def test_panels_lie_as_near_to_a_square_as_they_go(shape: tuple[int, int], columns: int) -> None:
+    labels = np.zeros(shape, np.uint8)
+    width, height = overlay(np.zeros((1, *shape)), labels, labels).size
+    across, down = panel_size(shape, (1.0, 1.0))
+    assert (width // across, height // down) == (columns, 4 // columns)
+    before = unpredicted(np.zeros((1, *shape)), labels)
+    assert before.width // across * (before.height // down) == 2
 
 
 def test_grey_is_stretched_and_rgb_is_kept() -> None:

@@ -115,6 +115,30 @@ def test_a_continued_run_is_the_same_and_doubles_no_step(store: Store, tmp_path:
     assert store.client().get_run(run.id).info.status == "FINISHED"
 
 
+def test_what_a_run_has_at_its_end_is_at_step_0_where_charts_are_bars(store: Store, tmp_path: Path) -> None:
+    for value in (0.5, 0.75):  # ends, goes on, ends again
+        with start(store, tmp_path) as run:
+            run.results({"best/dice": value, "best/a+b": value})
+            run.picture(np.zeros((8, 8, 3), np.uint8), "cases/worst")
+            assert run.pictured("cases/worst") and not run.pictured("cases/best")
+    assert history(store, run, "best/dice") == history(store, run, "best/a_b") == [(0, 0.5), (1, 0.75)]
+    pictures = [name for name in files(store, run, "images") if name.endswith(".png")]
+    assert sorted(int(name.split("+step+")[1].split("+")[0]) for name in pictures) == [0, 1]
+
+
+def test_what_was_not_given_is_no_param_and_becomes_a_tag_when_it_is(store: Store, tmp_path: Path) -> None:
+    nothing = {"steps": [], "rates": {}, "patience": None, "note": ""}
+    run = start(store, tmp_path, early=nothing, zero=0, off=False)
+    run.finish()
+    start(store, tmp_path, early={**nothing, "patience": 3}).finish()
+    found = store.client().get_run(run.id).data
+    assert {"zero": "0", "off": "false"}.items() <= found.params.items()
+    assert not [key for key in found.params if key.startswith("early")]
+    assert {key: value for key, value in found.tags.items() if key.startswith("changed.")} == {
+        "changed.early.patience": "3"
+    }
+
+
 def test_changed_values_become_tags_beside_the_first(store: Store, tmp_path: Path) -> None:
     run = start(store, tmp_path)
     run.finish()

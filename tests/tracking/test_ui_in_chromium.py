@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from chromium import CHROMIUM, browser
-from mlflow_pages import Pages
+from mlflow_pages import PICTURES, Pages
 
 from medseg.cli.app import main
 from medseg.datasets.phantom import write_phantom
@@ -24,6 +24,8 @@ network: {name: unet3d, dims: 3, width: 2, depth: 1, padding: same}
 training: {window: [16], max_steps: 2, validations: 1, warmup_steps: 0, workers: 0}
 tracking: {pictures: 1}
 """
+HEAD_OF = "image.closest('[tooltip-data-state] ~ div').previousElementSibling.getBoundingClientRect()"
+"""Where the name of the run stands, above a picture."""
 COLUMNS = ["best/dice", "best/hd95_mm", "train/loss", "loss.name", "network.name", "training.max_steps"]
 
 
@@ -86,6 +88,19 @@ def test_the_description_and_the_grid_have_pictures(pages: Pages, run: str) -> N
     assert any("charts~curves" in place for place in places) and any("cases~worst" in place for place in places)
     widths = pages.open_pictures(run, "overlay")
     assert widths and min(widths) > 0
+    assert pages.slide_to_the_last() == [[0, 2]]
+
+
+def test_nothing_is_between_a_pictures_head_and_the_picture(pages: Pages, run: str) -> None:
+    pages.open_pictures(run, "cases")
+    gaps = f"{PICTURES}.map((image) => image.getBoundingClientRect().top - {HEAD_OF}.bottom)"
+    pages.browser.wait(f"((gaps) => gaps.length > 0 && Math.max(...gaps) < 10)({gaps})")
+
+
+def test_no_param_says_that_nothing_was_given(trained: Store, run: str) -> None:
+    params = trained.client().get_run(run).data.params
+    assert params["network.width"] == "2" and params["tracking.pictures"] == "1"
+    assert not {"", "null", "[]", "{}"} & set(params.values())
 
 
 def test_a_key_moves_the_report_in_the_artifact_frame(pages: Pages, run: str) -> None:

@@ -165,6 +165,20 @@ def test_flips_draw_each_axis_and_leave_the_others():
     assert seen == {image.tobytes(), image[:, :, ::-1].tobytes()}
 
 
+@pytest.mark.parametrize(
+    ("specs", "axes"),
+    [
+        ([], []),
+        ([{"name": "flip"}], [0, 1]),
+        ([{"name": "flip", "axes": [1]}, {"name": "rotate"}], [1]),
+        ([{"name": "flip", "axes": [1]}, {"name": "flip", "axes": [0]}], [0, 1]),
+        ([{"name": "flip", "axes": [0]}, {"name": "flip", "probability": 0}], [0]),
+    ],
+)
+def test_the_axes_that_are_mirrored_are_known(specs, axes):
+    assert build_augmentation(specs, 2).mirrored == axes
+
+
 def test_turns_need_a_square():
     augmentation = build_augmentation([{"name": "rotate90", "probability": 1}], 2)
     oblong = np.arange(12, dtype=np.float32).reshape(1, 3, 4)

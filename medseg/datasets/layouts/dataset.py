@@ -42,6 +42,7 @@ class DataSet:
         table: the manifest, where the data set is one's.
         why: what its layout was recognised by; empty where it was named.
         case_names: «digest» where all cases are called by digests, «stem» where private ones alone are.
+        left_out: the names of the cases that were taken out, by what they are called in their files.
     """
 
     layout: str
@@ -56,6 +57,7 @@ class DataSet:
     table: Path | None = None
     why: str = ""
     case_names: Literal["stem", "digest"] = "stem"
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -69,8 +71,9 @@ class DataSet:
 
     @property
     def told(self) -> dict[str, str]:
-        """The names of cases that are called otherwise in their files, by what they are called there."""
-        return {case.stem: case.name for case in self.cases if case.stem}
+        """The names of cases, those that were taken out too, that are called otherwise in their files; by those."""
+        gone = {stem: name for stem, name in self.left_out.items() if stem != name}
+        return gone | {case.stem: case.name for case in self.cases if case.stem}
 
     def without(self, names: Iterable[str]) -> DataSet:
         """Without some cases, and what is wrong with them.
@@ -78,16 +81,19 @@ class DataSet:
         Raises:
             ConfigError: where one is not there.
         """
-        left_out = {self.told.get(name, name) for name in names}
+        told = self.told
+        left_out = {told.get(name, name) for name in names}
         known = {case.name for case in self.cases} | {*self.orphans} | {p.case for p in self.problems if p.case}
         for name in left_out:
             if name not in known:
                 raise ConfigError(f"{self.path}: the case {name!r} to leave out is not there{nearest(name, known)}")
+        stems = {name: stem for stem, name in told.items()}
         return replace(
             self,
             cases=tuple(case for case in self.cases if case.name not in left_out),
             orphans={name: path for name, path in self.orphans.items() if name not in left_out},
             problems=tuple(problem for problem in self.problems if problem.case not in left_out),
+            left_out={**self.left_out, **{stems.get(name, name): name for name in left_out}},
         )
 
     def resampling(self) -> DataSet:
