@@ -23,6 +23,9 @@ from medseg.scans.segments import SegmentLook
 from medseg.training.settings import TrainingSettings
 from medseg.yaml_source import YamlSource
 
+CONFIG = "experiment.yaml"
+"""What a run's folder calls its experiment, resolved."""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.data_section import find_data, labels_of
-from medseg.datasets.cases import Case, find_scans
+from medseg.datasets.case_names import mask_stem
+from medseg.datasets.cases import Case, find_scans, natural_key
 from medseg.datasets.check import open_case_label, open_image, open_label
 from medseg.datasets.labels import Labels
 from medseg.datasets.split import SPLIT, read_folds, read_split
 from medseg.errors import MedsegError, some
 from medseg.evaluation.evaluate import INFERENCE, Wanted, find_probabilities, score_all, scored_labels, write_report
 from medseg.evaluation.report import Report
-from medseg.experiment import Experiment
+from medseg.experiment import CONFIG, Experiment
 from medseg.files import write_json
 from medseg.fold_runs import FoldRuns
+from medseg.learned_from import mark_trained, trained_cases
 from medseg.scans.sink import as_output_error
 from medseg.tracking.html.display import CaseScans
 from medseg.tracking.html.page import NAME, Page
 from medseg.tracking.html.shown import show_cases
 from medseg.tracking.review import FOLDER, Review
-
-CONFIG = "experiment.yaml"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class HeldOut:
         options, shares = wanted.options(labels, numbered), {}
         if options.wants("calibration"):
             shares = find_probabilities(places_of(self.run), self.masks, cases, wanted)
-        return score_all(self.masks, cases, labels, wanted, options, shares)
+        return mark_trained(score_all(self.masks, cases, labels, wanted, options, shares), self.masks)
 
     def write(self, report: Report, folder: Path, title: str, about: Mapping[str, str]) -> Review:
         """Writes the report, and a page of it.
@@ -107,7 +107,7 @@ class HeldOut:
         write_report(report, folder, self.cases)
         with as_output_error(folder):
             write_json(folder / INFERENCE, {"labels": self.labels.to_dict()})
-            Page(report, shown, title, about).write(folder / NAME)
+            Page(report, shown, title, {**about, **trained_cases(report)}).write(folder / NAME)
         return Review(folder, report, shown, None)
 
     def open_case(self, name: str) -> CaseScans:
@@ -152,13 +152,8 @@ def masks_in(folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def mask_stem(name: str) -> str:
-    """What a case's mask is called in a run's folder."""
-    return name.replace("/", "_")
-
-
 def _wanted(run: Path) -> list[str]:
     """The cases that a run was to predict."""
     if FoldRuns.are_in(run):
-        return [name for names in read_folds(run / SPLIT).folds for name in names]
+        return sorted((name for names in read_folds(run / SPLIT).folds for name in names), key=natural_key)
     return list(read_split(run / SPLIT).validation)

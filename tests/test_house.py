@@ -16,7 +16,7 @@ FLOORS = [
     {"export", "registry"},
     {"training", "preparing"},
     {"experiment", "data_section", "data_split"},
-    {"held_out", "open_data", "planning"},
+    {"held_out", "learned_from", "open_data", "planning"},
     {"study"},
     {"cross_validation"},
     {"cli", "__main__"},

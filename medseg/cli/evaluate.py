@@ -84,8 +84,8 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """Compare masks with references, per case and class."""
-    from medseg.evaluation.evaluate import Wanted
-    from medseg.evaluation.evaluate import evaluate as evaluate_folders
+    from medseg.evaluation.evaluate import Wanted, check_free, score_folders, write_report
+    from medseg.learned_from import mark_trained
 
     wanted = Wanted(
         metrics=None if metrics is None else [word.strip() for word in metrics.split(",") if word.strip()],
@@ -105,15 +105,12 @@ def evaluate(
         return
     if references is None:
         raise MedsegError("no references are given: add --references LABELS")
-    report = evaluate_folders(
-        folders,
-        references,
-        out=output,
-        wanted=wanted,
-        predicted_only=predicted_only,
-        overwrite=overwrite,
-        case_names=case_names.value,
+    check_free(output, overwrite)
+    scored = score_folders(
+        folders, references, wanted=wanted, predicted_only=predicted_only, case_names=case_names.value
     )
+    report = mark_trained(scored.report, scored.masks)
+    write_report(report, output, scored.references)
     if page is not None:
         _write_page(page, report, folders, references, images)
     _track(report, folders, output, wanted_store)
@@ -200,6 +197,7 @@ def _page(output: Path | None, images: Path | None, overwrite: bool) -> Path | N
 
 def _write_page(path: Path, report: Report, predictions: list[Path], references: Path, images: Path | None) -> None:
     """Writes the page of an evaluation whose images are known."""
+    from medseg.learned_from import trained_cases
     from medseg.tracking.html.page import Page
     from medseg.tracking.html.shown import files_opener, images_beside, show_cases
 
@@ -208,6 +206,7 @@ def _write_page(path: Path, report: Report, predictions: list[Path], references:
         return
     shown = show_cases(report, files_opener(report, predictions, references, images))
     about = {"predictions": ", ".join(folder.name for folder in predictions), "references": references.name}
+    about |= trained_cases(report)
     try:
         Page(report, shown, f"Evaluation of {predictions[0].resolve().name}", about).write(path)
     except OSError as error:

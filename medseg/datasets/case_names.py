@@ -272,3 +272,8 @@ def _check_distinct(names: Sequence[str]) -> None:
         raise MedsegError(
             f"two cases have the digest {twice[0]}: rename one of their files, or take another MEDSEG_CASE_SALT"
         )
+
+
+def mask_stem(name: str) -> str:
+    """What a case's mask is called in a run's folder."""
+    return name.replace("/", "_")

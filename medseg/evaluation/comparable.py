@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from medseg.datasets.checks.digest import Digest
 from medseg.errors import MedsegError, nearest, some
 from medseg.evaluation.catalogue import METRICS, Family
 from medseg.evaluation.score_table import Measure, ScoreTable
@@ -132,12 +133,20 @@ def _differing(first: ScoreTable, second: ScoreTable, cases: Sequence[str], labe
         return "" if same else f"the digests of their data sets are {first.dataset[:12]} and {second.dataset[:12]}"
     if not both and not told:
         return None
-    moved = [case for case in told if digests[case] != others[case]]
+    moved = {case: how for case in told if (how := _moved(digests[case], others[case]))}
     counted = {case: _counts(first, second, case, labels) for case in (*moved, *both)}
     found = [entry for case in both for entry in counted[case]]
-    found += [entry for case in moved for entry in counted[case] or [f"{case} (other voxels)"]]
+    found += [entry for case, how in moved.items() for entry in counted[case] or [f"{case} ({how})"]]
     number = len({entry.partition(" (")[0] for entry in found})
     return f"{number} case{'s differ' if number > 1 else ' differs'}: {some(found)}" if found else ""
+
+
+def _moved(first: Digest, second: Digest) -> str:
+    """How a reference differs from another; nothing where it doesn't."""
+    if first.voxels != second.voxels:
+        return "other voxels"
+    known = first.grid and second.grid  # older reports don't tell where voxels lie
+    return "the same voxels elsewhere: another affine or unit" if known and first.grid != second.grid else ""
 
 
 def _counts(first: ScoreTable, second: ScoreTable, case: str, labels: Sequence[str]) -> list[str]:

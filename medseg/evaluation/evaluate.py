@@ -13,6 +13,7 @@ import numpy as np
 from medseg.datasets.case_names import How, by_case, named, write_map
 from medseg.datasets.cases import find_scans
 from medseg.datasets.check import check_grid
+from medseg.datasets.checks.digest import Digest
 from medseg.datasets.checks.survey import Item, label_items, survey
 from medseg.datasets.labels import Labels, one_channel
 from medseg.datasets.layouts import DataSet, dicom_tree, read_dataset
@@ -87,6 +88,21 @@ class Wanted:
         return {name: float(value) for name, value in by_label.items() if value is not None}
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Scores, and what they are of.
+
+    Attributes:
+        report: the scores.
+        masks: by case.
+        references: by case.
+    """
+
+    report: Report
+    masks: Mapping[str, Path]
+    references: Mapping[str, Reference]
+
+
 def evaluate(
     predictions: Path | Sequence[Path],
     references: Path,
@@ -118,6 +134,28 @@ def evaluate(
             an option is wrong.
         OutputError: where results are there already or cannot be written.
     """
+    check_free(out, overwrite)
+    scored = score_folders(
+        predictions, references, labels, wanted=wanted, predicted_only=predicted_only, case_names=case_names
+    )
+    write_report(scored.report, out, scored.references)
+    return scored.report
+
+
+def score_folders(
+    predictions: Path | Sequence[Path],
+    references: Path,
+    labels: Labels | None = None,
+    *,
+    wanted: Wanted | None = None,
+    predicted_only: bool = False,
+    case_names: How = "stem",
+) -> Scored:
+    """As :func:`evaluate`, which says what the arguments are, and writes nothing.
+
+    Raises:
+        MedsegError: likewise.
+    """
     wanted = wanted or Wanted()
     folders = [predictions] if isinstance(predictions, Path) else list(predictions)
     predictions = folders[0]
@@ -136,15 +174,13 @@ def evaluate(
     elif _single(predictions):
         expected = {name: path for name, path in expected.items() if name in predicted} or expected
     _check_matches(predictions, predicted, references, expected)
-    check_free(out, overwrite)
     if predicted_only:
         expected = {name: path for name, path in expected.items() if name in predicted}
     labels, numbered = scored_labels(labels or find_labels(predictions, references), expected, wanted.instances)
     options = wanted.options(labels, numbered)
     probabilities = find_probabilities(folders, predicted, expected, wanted) if options.wants("calibration") else {}
     report = score_all(predicted, expected, labels, wanted, options, probabilities)
-    write_report(report, out, expected)
-    return report
+    return Scored(report, {name: path for name, path in predicted.items() if name in expected}, expected)
 
 
 def score_all(
@@ -236,13 +272,13 @@ def _file(reference: Reference) -> Path:
     return reference if isinstance(reference, Path) else reference.label or reference.image
 
 
-def reference_digests(references: Mapping[str, Reference]) -> dict[str, str]:
-    """Of the voxels of each label file, by case; none of a file that cannot be read so. Kept in the cache folder."""
+def reference_digests(references: Mapping[str, Reference]) -> dict[str, Digest]:
+    """Of each label file, by case; none of a file that cannot be read so. Kept in the cache folder."""
     items = {
         name: Item(one, "label") if isinstance(one, Path) else label_items(one)[0] for name, one in references.items()
     }
     found = survey(items.values(), workers=1)
-    return {name: found[item].voxels for name, item in items.items() if found[item].voxels}
+    return {name: digest for name, item in items.items() if (digest := Digest.of(found[item])) is not None}
 
 
 def find_labels(predictions: Path, references: Path) -> Labels | None:

@@ -15,11 +15,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medseg.datasets.checks.digest import Digest
 from medseg.datasets.labels import Labels
 from medseg.evaluation.case import CaseResult
 from medseg.evaluation.catalogue import METRICS
 from medseg.evaluation.families import NUMBERS
-from medseg.files import write_json, write_text
+from medseg.files import digest_of, write_json, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,14 +62,21 @@ class Report:
         cases: in natural order of their names.
         extra: names of predictions without a reference, which are left out.
         settings: what was asked for: metrics, tolerances, how objects match; as JSON.
-        references: by case, the digest of the reference's voxels, as far as they are known.
+        references: by case, the digest of the reference, as far as they are known.
+        trained_on: by case, whether a model that predicted it was trained on it; of those cases of which it is known.
     """
 
     labels: Labels
     cases: tuple[CaseResult, ...]
     extra: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    references: Mapping[str, str] = field(default_factory=dict)
+    references: Mapping[str, Digest] = field(default_factory=dict)
+    trained_on: Mapping[str, bool] = field(default_factory=dict)
+
+    @property
+    def references_digest(self) -> str:
+        """One digest of all references: two evaluations share it where all of these are the same."""
+        return digest_of({name: digest.model_dump() for name, digest in self.references.items()})
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -132,6 +140,7 @@ class Report:
             | self._class(case, name)
             | {column: _json(case.whole.get(column, math.nan)) for column in self.whole}
             | {"missing": case.missing}
+            | self._trained(case)
             for case in self.cases
             for name in self.labels.targets
         ]
@@ -143,7 +152,7 @@ class Report:
         text = io.StringIO()
         table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows(row | {"missing": int(row["missing"])} for row in rows)
+        table.writerows({key: int(v) if isinstance(v, bool) else v for key, v in row.items()} for row in rows)
         write_text(folder / CSV, text.getvalue())
         write_json(folder / JSON, self.to_dict())
 
@@ -154,14 +163,20 @@ class Report:
         return table_of(self)
 
     def _case(self, case: CaseResult) -> dict[str, Any]:
+        digest = self.references.get(case.name)
         return {
             "case": case.name,
             "missing": case.missing,
-            "reference_digest": self.references.get(case.name),
+            **self._trained(case),
+            "reference_digest": None if digest is None else digest.model_dump(),
             "pixel_error": _json(case.pixel_error),
             **_jsons(case.whole),
             "labels": {name: self._class(case, name) for name in self.labels.targets},
         }
+
+    def _trained(self, case: CaseResult) -> dict[str, bool | None]:
+        """Whether a model was trained on a case; empty where that is known of none."""
+        return {"trained_on": self.trained_on.get(case.name)} if self.trained_on else {}
 
     def _class(self, case: CaseResult, name: str) -> dict[str, Any]:
         values, counts, classes = case.values[name], case.counts, self.labels.targets[name]

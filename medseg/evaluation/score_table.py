@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medseg.datasets.checks.digest import Digest
 from medseg.errors import MedsegError
 from medseg.evaluation.catalogue import METRICS, Better
 from medseg.files import digest_of, read_json
@@ -47,7 +48,7 @@ class ScoreTable:
         values: by column and label, of each case; only finite ones.
         missing: the cases without a prediction, which are scored worst.
         references: by case, the voxels that the reference gives each label, where they are known.
-        reference_digests: by case, of the reference's voxels, where they are known.
+        reference_digests: by case, of the reference, where they are known; of older reports the voxels' alone.
         settings: of the evaluation, where they are known.
         dataset: the digest of the data set, where it is known.
         digest: of the scores.
@@ -61,7 +62,7 @@ class ScoreTable:
     values: Mapping[tuple[str, str], Mapping[str, float]]
     missing: tuple[str, ...] = ()
     references: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    reference_digests: Mapping[str, str] = field(default_factory=dict)
+    reference_digests: Mapping[str, Digest] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     dataset: str | None = None
     digest: str = ""
@@ -119,10 +120,14 @@ def _scores_of(content: Mapping[str, Any], name: str) -> ScoreTable:
         if not row["missing"]
     }
     missing = tuple(case for case, row in cases.items() if row["missing"])
-    digests = {case: str(row["reference_digest"]) for case, row in cases.items() if row.get("reference_digest")}
+    digests = {case: _digest(row["reference_digest"]) for case, row in cases.items() if row.get("reference_digest")}
     about = {"missing": missing, "references": references, "settings": content["settings"]}
     about["reference_digests"] = digests
     return ScoreTable(name, tuple(cases), measures | whole, values, digest=digest_of(content), **about)
+
+
+def _digest(content: Any) -> Digest:
+    return Digest.model_validate(content if isinstance(content, Mapping) else {"voxels": content, "grid": ""})
 
 
 def _whole_columns(cases: Iterable[Mapping[str, Any]]) -> dict[str, None]:

@@ -14,6 +14,8 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from medseg.datasets.checks.digest import Digest
+from medseg.datasets.checks.facts import facts_of
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError
 from medseg.evaluation.comparison import MEAN, Asked, compare
@@ -188,13 +190,22 @@ def test_other_references_are_listed_and_refused_unless_told() -> None:
     with pytest.raises(MedsegError, match=r"1 case differs: y \(organ: 20 and 21 voxels\); --different-references"):
         compare(tables, FEW)
     assert "other references" in compare(tables, replace(FEW, different_references=True)).notes[0]
-    digests = [replace(t, reference_digests={"x": "0", "y": d}) for t, d in zip(tables, "01", strict=True)]
+    one = Digest(voxels="0", grid="0")
+    digests = [
+        replace(t, reference_digests={"x": one, "y": Digest(voxels=d, grid="0")})
+        for t, d in zip(tables, "01", strict=True)
+    ]
     with pytest.raises(MedsegError, match=r"1 case differs: y \(organ: 20 and 21 voxels\)"):
         compare(digests, FEW)
     moved = [replace(against(t.name, x=10, y=20), reference_digests=t.reference_digests) for t in digests]
     with pytest.raises(MedsegError, match=r"1 case differs: y \(other voxels\); --different-references"):
         compare(moved, FEW)
     assert compare([moved[0], replace(moved[1], reference_digests=moved[0].reference_digests)], FEW)
+    elsewhere = replace(moved[1], reference_digests={"x": one, "y": Digest(voxels="0", grid="1")})
+    with pytest.raises(MedsegError, match=r"1 case differs: y \(the same voxels elsewhere: another affine or unit\)"):
+        compare([moved[0], elsewhere], FEW)
+    older = replace(moved[1], reference_digests={"x": one, "y": Digest(voxels="0", grid="")})
+    assert compare([moved[0], older], FEW), "of older reports the voxels alone are known"
     assert compare([moved[0], replace(moved[1], reference_digests={})], FEW), "older reports tell by counts"
     unknown = compare([scores("a", dice=[0.1]), scores("b", dice=[0.2])], FEW)
     assert any("is not known" in note for note in unknown.notes)
@@ -273,6 +284,17 @@ def test_reports_are_compared_as_they_were_written(reports: Path) -> None:
     assert comparison.contrasts[-1].measure.better == "lower"
     assert any("b has no prediction of 1 cases" in note for note in comparison.notes)
     assert [c.measure.metric for c in compare(tables, FEW).contrasts[::2]] == ["dice", "nsd", "hd95"]
+
+
+def test_references_go_by_the_digests_of_scans_in_a_report_of_inference(reports: Path, tmp_path: Path) -> None:
+    content = json.loads((reports / "out" / "a" / "metrics.json").read_text())
+    for case in content["cases"]:
+        digest = Digest.of(facts_of(reports / "r" / f"{case['case']}.nii.gz", "label"))
+        assert digest is not None and case["reference_digest"] == digest.model_dump()
+        case["reference_digest"] = digest.voxels  # as older reports have it
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    tables = [read_report(path / "metrics.json", path.name) for path in (tmp_path, reports / "out" / "b")]
+    assert not any("references" in note for note in compare(tables, FEW).notes)
 
 
 def test_one_metric_with_another_tolerance_is_another_metric(reports: Path) -> None:

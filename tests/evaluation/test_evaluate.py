@@ -6,8 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -18,10 +23,16 @@ from PIL import Image
 from rich.console import Console
 from scipy.ndimage import binary_dilation, gaussian_filter
 
+from medseg.datasets.case_names import digest_name
+from medseg.datasets.checks.digest import Digest
+from medseg.datasets.checks.facts import facts_of
 from medseg.datasets.labels import Labels
 from medseg.errors import GridError, MedsegError, OutputError
-from medseg.evaluation.evaluate import Wanted, evaluate
-from medseg.evaluation.report import Spread
+from medseg.evaluation.evaluate import Wanted, evaluate, score_folders
+from medseg.evaluation.report import Report, Spread
+from medseg.experiment import Experiment
+from medseg.learned_from import mark_trained
+from medseg.package import ModelCard
 
 CELLS = Labels({"membrane": 0, "cell": 255}, ("membrane",))
 HALF = np.repeat(np.array([[0], [255]], np.uint8), 4, 1)
@@ -379,3 +390,131 @@ def test_membranes_of_real_neurons_score_in_order(real_data: Path, tmp_path: Pat
     torn, thick = (case.values["membrane"] for case in report.cases)
     assert thick["v_rand_thin"] > 0.98 > torn["v_rand_thin"]
     assert thick["v_rand"] < thick["v_rand_thin"]
+
+
+MASKS = {f"case{number}": np.repeat(np.array([[0], [255], [number]], np.uint8), 4, 1) > 9 for number in range(4)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder without a network: what an evaluation reads of it."""
+
+    folder: Path
+
+    @classmethod
+    def write(cls, folder: Path, data: Path, train: Sequence[str], weights: str, **keys: Any) -> Run:
+        card = {"medseg": "0", "network": {}, "activation": "sigmoid", "labels": CELLS.to_dict(), "preprocessing": {}}
+        training = {"init_from": {"sha256": keys["began"]}} if "began" in keys else {}
+        (folder / "model").mkdir(parents=True)
+        model = ModelCard.model_validate({**card, "training": training, "weights_sha256": weights})
+        (folder / "model" / "model.json").write_text(model.model_dump_json())
+        (folder / "split.json").write_text(json.dumps({"train": list(train), "validation": ["held out"]}))
+        about = {"data": {"root": str(data), **keys.get("how", {})}, "training": keys.get("training", {})}
+        experiment = Experiment.model_validate({"name": "run", "network": {"name": "unet"}, **about})
+        (folder / "experiment.yaml").write_text(experiment.to_yaml())
+        return cls(folder)
+
+    @property
+    def package(self) -> dict[str, str]:
+        card = json.loads((self.folder / "model" / "model.json").read_text())
+        return {"path": str(self.folder / "model"), "weights_sha256": card["weights_sha256"]}
+
+
+def infer(scans: Path, out: Path, *runs: Run, names: Mapping[str, str] | None = None) -> Path:
+    """Masks of a folder of scans with the report that medseg infer leaves; ``names`` calls them otherwise."""
+    rows = []
+    for scan in sorted(scans.iterdir()):
+        name = (names or {}).get(scan.stem, scan.stem)
+        save(out, **{name: np.full((3, 4), 255, np.uint8)})
+        digest = Digest.of(facts_of(scan, "image"))
+        assert digest is not None
+        row = {"input": name if names else str(scan), "output": str(out / f"{name}.png"), "start": "1"}
+        rows.append({**row, "status": "done", "input_digest": digest.model_dump()})
+    start = {"models": [run.package for run in runs]}
+    (out / "report.json").write_text(json.dumps({"format": 1, "starts": {"1": start}, "scans": rows}))
+    return out
+
+
+def data_set(root: Path, seed: int = 0) -> Path:
+    """Four images with labels; those of other seeds differ in their images, not in what they are called."""
+    rng = np.random.default_rng(seed)
+    save(root / "labels", **{name: mask * np.uint8(255) for name, mask in MASKS.items()})
+    save(root / "images", **{name: rng.integers(0, 200, (3, 4)).astype(np.uint8) for name in MASKS})
+    return root
+
+
+def trained_on(predictions: Path, references: Path) -> Report:
+    scored = score_folders(predictions, references / "labels", CELLS)
+    return mark_trained(scored.report, scored.masks)
+
+
+@given(st.sets(st.sampled_from(sorted(MASKS)), min_size=1), st.booleans())
+def test_cases_that_a_model_was_trained_on_are_told_in_a_line(train: set[str], moved: bool) -> None:
+    with TemporaryDirectory() as name, redirect_stderr(io.StringIO()) as said:
+        root, data = Path(name), data_set(Path(name) / "data")
+        run = Run.write(root / "run", data, sorted(train), "w")
+        scans = Path(shutil.copytree(data, root / "copy")) if moved else data
+        report = trained_on(infer(scans / "images", root / "masks", run), scans)
+        report.write(root / "scores")
+        rows = list(csv.DictReader((root / "scores" / "metrics.csv").read_text().splitlines()))
+        kept = json.loads((root / "scores" / "metrics.json").read_text())["cases"]
+    assert report.trained_on == {case: case in train for case in MASKS}
+    assert said.getvalue().startswith(f"{len(train)} of 4 cases were trained on by this model: {min(train)}")
+    assert "by name" not in said.getvalue() and said.getvalue().count("\n") == 1
+    assert {row["case"]: row["trained_on"] for row in rows} == {case: str(int(case in train)) for case in MASKS}
+    assert {case["case"]: case["trained_on"] for case in kept} == report.trained_on
+
+
+def test_other_scans_that_are_called_as_training_cases_are_not_taken_for_them(tmp_path: Path, capsys: Any) -> None:
+    run = Run.write(tmp_path / "run", data_set(tmp_path / "data"), ["case0", "case1"], "w")
+    other = data_set(tmp_path / "other", seed=1)
+    masks = infer(other / "images", tmp_path / "masks", run)
+    assert trained_on(masks, other).trained_on == dict.fromkeys(MASKS, False)
+    assert capsys.readouterr().err == ""
+    shutil.rmtree(tmp_path / "data")
+    assert sum(trained_on(masks, other).trained_on.values()) == 2
+    assert "case0, case1 (2 by name alone: the files are not here to compare)" in capsys.readouterr().err
+
+
+def test_training_cases_are_known_under_any_public_name(tmp_path: Path, capsys: Any) -> None:
+    data = data_set(tmp_path / "data")
+    digests = {name: digest_name(name) for name in MASKS}
+    stems = Run.write(tmp_path / "stems", data, ["case2"], "a")
+    private = Run.write(tmp_path / "digests", data, [digests["case2"]], "b", how={"case_names": "digest"})
+    for run in (stems, private):
+        for names in (None, digests):
+            masks = infer(data / "images", tmp_path / f"{run.folder.name}-{names is None}", run, names=names)
+            found = trained_on(masks, data).trained_on
+            assert [name for name, trained in found.items() if trained] == [names["case2"] if names else "case2"]
+    assert capsys.readouterr().err.count("by this model") == 4
+
+
+def test_all_models_count_and_those_that_they_began_with(tmp_path: Path, capsys: Any) -> None:
+    data = data_set(tmp_path / "data")
+    first = Run.write(tmp_path / "first", data, ["case0"], "a")
+    began = {"began": "a", "training": {"init_from": str(first.folder)}}
+    second = Run.write(tmp_path / "second", data, ["case1"], "b", **began)
+    third = Run.write(tmp_path / "third", data, ["case3"], "c")
+    found = trained_on(infer(data / "images", tmp_path / "masks", second, third), data).trained_on
+    assert [name for name, trained in found.items() if trained] == ["case0", "case1", "case3"]
+    assert "3 of 4 cases were trained on by one of these models: case0, case1, case3" in capsys.readouterr().err
+    for path in (first.folder / "model" / "model.json", third.folder / "model" / "model.json"):
+        path.write_text(path.read_text().replace('"weights_sha256":"', '"weights_sha256":"retrained '))
+    alone = trained_on(infer(data / "images", tmp_path / "alone", second), data)
+    assert [name for name, trained in alone.trained_on.items() if trained] == ["case1"]
+
+
+def test_nothing_is_told_of_models_that_are_not_known(tmp_path: Path, capsys: Any) -> None:
+    data = data_set(tmp_path / "data")
+    run = Run.write(tmp_path / "run", data, ["case0"], "a")
+    masks = infer(data / "images", tmp_path / "masks", run)
+    card = run.folder / "model" / "model.json"
+    card.write_text(card.read_text().replace('"weights_sha256":"a"', '"weights_sha256":"b"'))
+    for damage in (None, "{}", "no JSON", '{"starts": 3}'):
+        if damage is not None:
+            (masks / "report.json").write_text(damage)
+        report = trained_on(masks, data)
+        assert report.trained_on == {} and "trained_on" not in report.rows()[0]
+    (run.folder / "split.json").write_text('{"train": 3}')
+    assert trained_on(infer(data / "images", tmp_path / "again", run), data).trained_on == {}
+    assert capsys.readouterr().err == ""
