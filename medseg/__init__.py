@@ -6,10 +6,9 @@ The public names below are imported from their floors on first use, so that ``im
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medseg.addresses import FETCHERS
+from medseg.addresses import FETCHERS, Fetched
 
 if TYPE_CHECKING:
     from medseg.errors import MedsegError as MedsegError
@@ -45,10 +44,10 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def _of_registry(address: str) -> Path:
+def _of_registry(address: str, digest: str | None) -> Fetched:
     from medseg.registry.fetch import fetch
 
-    return fetch(address)
+    return fetch(address, digest)
 
 
 FETCHERS["models"] = _of_registry

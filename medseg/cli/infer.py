@@ -58,6 +58,9 @@ def infer(
     overlap: Annotated[Optional[float], typer.Option(help="Of sliding windows, 0 to below 1.")] = None,
     blend: Annotated[Optional[str], typer.Option(help="Of sliding windows: gaussian or constant.")] = None,
     sigma_scale: Annotated[Optional[float], typer.Option(help="The Gaussian's sigma, as a part of the window.")] = None,
+    padding: Annotated[
+        Optional[str], typer.Option(help="What a sliding window sees beyond a smaller scan: mirror or zeros.")
+    ] = None,
     tta: Annotated[
         Optional[str], typer.Option(help="Average over flips, or over rotations (flips and quarter turns).")
     ] = None,
@@ -134,6 +137,7 @@ def infer(
     loaded = load_models(models_of(model), find_device(device))
     modes = {"tile-overlap": tile_overlap or tile is not None, "whole": whole, "sliding-window": sliding_window}
     windows = {"roi": sizes_of("--roi", roi), "overlap": overlap, "blend": blend, "sigma_scale": sigma_scale}
+    windows["padding"] = one_of("--padding", padding, ("mirror", "zeros"))
     settings = settings_of(loaded, [mode for mode, wanted in modes.items() if wanted], windows)
     options = Options(
         settings=settings,

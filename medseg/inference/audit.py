@@ -4,8 +4,8 @@
     starts   by a digest of their own: versions, commit, device, model packages, options
     scans    one row a scan: input, output, what became of it, what it was done with, digests
 
-A digest is of decoded voxels and of where they lie, so that the same mask has the same one whenever it was written and
-however it was compressed. Inputs are called by their public names (:mod:`medseg.private`).
+Digests are of decoded voxels and of where they lie (:mod:`medseg.datasets.checks.digest`). Inputs are called by their
+public names (:mod:`medseg.private`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medseg.datasets.checks.facts import Facts, Grid
+from medseg.datasets.checks.digest import Digest
 from medseg.errors import MedsegError
 from medseg.files import digest_of, read_json, sha256_of
 from medseg.geometry import Box
@@ -40,50 +40,33 @@ class Content(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
-class Digest(Content):
-    """Of a scan or a mask.
-
-    Attributes:
-        voxels: of its shape and decoded values, whatever the type and format that they are stored in.
-        grid: of where they lie: affine, axes, unit.
-    """
-
-    voxels: str
-    grid: str
-
-    @classmethod
-    def of(cls, facts: Facts) -> Digest | None:
-        """From the facts of a file; None where it could not be read."""
-        if facts.error or facts.grid is None:
-            return None
-        return cls(voxels=facts.voxels, grid=grid_digest(facts.grid))
-
-
-def grid_digest(grid: Grid) -> str:
-    """Of where voxels lie."""
-    return digest_of([grid.matrix, grid.axes, grid.unit, grid.anatomical])
-
-
 class Package(Content):
     """A model package.
 
     Attributes:
-        path: its folder, as it was given.
+        path: its folder; of one that was asked for by an address, that address as it was given.
         weights_sha256: of its weights.
         card_sha256: of its model.json.
+        version: the address that always means it, ``models:/NAME/3``; None for a folder.
+        digest: of the package, as its registry keeps it; None for a folder.
     """
 
     path: str
     weights_sha256: str
     card_sha256: str
+    version: str | None = None
+    digest: str | None = None
 
     @classmethod
     def of(cls, model: Model) -> Package:
         """Of a loaded model."""
+        found = model.fetched
         return cls(
-            path=str(model.folder),
+            path=str(model.folder) if found is None else found.address,
             weights_sha256=model.card.weights_sha256,
             card_sha256=sha256_of(model.folder / MODEL),
+            version=None if found is None else found.version,
+            digest=None if found is None else found.digest,
         )
 
 
@@ -203,9 +186,10 @@ class Row(Content):
         notes: lines that were said of it.
         input_digest: of the scan.
         output_digest: of the mask.
-        output_bytes: SHA-256 of the mask's file where medseg cannot read it back.
+        output_bytes: of the mask's file, where medseg cannot read it back (see ``bytes_digest`` of the ledger).
         label_voxels: of each value in the mask.
         probabilities_digest: where probabilities were written.
+        probabilities_bytes: of their file where medseg cannot read it back, as fractional DICOM SEG.
         digest_seconds: what looking at input and output again took, of a single process.
     """
 
@@ -225,6 +209,7 @@ class Row(Content):
     output_bytes: str | None = None
     label_voxels: dict[int, int] = {}
     probabilities_digest: Digest | None = None
+    probabilities_bytes: str | None = None
     digest_seconds: float = 0.0
 
 

@@ -70,7 +70,7 @@ class Ensemble(Model):
         ways = _ways(models)
         networks = [model.network for model in models]
         together = Together(networks, [ways.index(model.card.preprocessing.normalize) for model in models])
-        return cls(_card(models, together), together.eval(), first.device, first.folder, tuple(models))
+        return cls(_card(models, together), together.eval(), first.device, first.folder, parts=tuple(models))
 
     @property
     def members(self) -> tuple[Model, ...]:

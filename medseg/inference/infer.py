@@ -29,7 +29,7 @@ from medseg.inference.decode import MOST_FLAGS
 from medseg.inference.emit import Output
 from medseg.inference.journal import Journal, Terms, journal_of
 from medseg.inference.lock import held
-from medseg.inference.model import Model, Options, chain_of
+from medseg.inference.model import Model, Options, chain_of, flipped_axes
 from medseg.inference.outputs import PROBABILITIES
 from medseg.inference.pipeline import Progress, Report
 from medseg.inference.plan import Plan, choose_blend_plan, choose_plan, overhead, spare_of
@@ -108,7 +108,7 @@ class Job:
         self.network: Network = model.network
         if options.turns is not None:
             plane = plane_of(source.view.axes) if options.turns == "rotations" else (0, 1)
-            self.network = Flips(model.network, options.turns, plane)
+            self.network = Flips(model.network, options.turns, plane, flipped_axes(model))
         self.like = source.scan if options.part is None else Cropped(source.scan, options.part)
         self.chain = chain_of(model, options)
         self.chain.check(self.like)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from medseg.datasets.checks.digest import Digest
 from medseg.datasets.checks.facts import Facts, facts_of
 from medseg.errors import MedsegError
 from medseg.files import sha256_of, write_json
-from medseg.inference.audit import REPORT, AuditReport, Digest, Row, Start, read_earlier
+from medseg.inference.audit import REPORT, AuditReport, Row, Start, read_earlier
+from medseg.scans.dicom_header import read_instance
+from medseg.scans.scan import READERS, suffix_of
+
+PIECE_BYTES = 1 << 20
+"""Of a file, read at once."""
 
 
 @dataclass
@@ -82,12 +89,33 @@ def with_digests(row: Row, facts: Facts | None, output: Path, probabilities: Pat
     begun = time.perf_counter()
     mask = facts_of(output, "label")
     shares = None if probabilities is None else Digest.of(facts_of(probabilities, "image"))
+    unread = probabilities is not None and shares is None and probabilities.is_file()
     found = {
         "input_digest": None if facts is None else Digest.of(facts),
         "output_digest": Digest.of(mask),
-        "output_bytes": sha256_of(output) if mask.error and output.is_file() else None,
+        "output_bytes": bytes_digest(output) if mask.error and output.is_file() else None,
         "label_voxels": mask.values.counts if mask.values is not None else {},
         "probabilities_digest": shares,
+        "probabilities_bytes": bytes_digest(probabilities) if unread and probabilities is not None else None,
         "digest_seconds": round(time.perf_counter() - begun, 3),
     }
     return row.model_copy(update=found)
+
+
+def bytes_digest(path: Path) -> str:
+    """SHA-256 of a file that medseg cannot read back as voxels; of DICOM its pixels', since its header tells versions.
+
+    Raises:
+        MedsegError: for a damaged DICOM file.
+    """
+    element = read_instance(path, str(path)).element if READERS.get(suffix_of(path)) == "dicom" else None
+    if element is None:
+        return sha256_of(path)
+    offset, length, _ = element
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        file.seek(offset)
+        while length > 0 and (piece := file.read(min(length, PIECE_BYTES))):
+            digest.update(piece)
+            length -= len(piece)
+    return digest.hexdigest()

@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from medseg.addresses import Fetched, fetched
 from medseg.datasets.labels import Labels
 from medseg.geometry import Box
 from medseg.inference.budget import Budget
@@ -28,23 +29,34 @@ Precision = Literal["uint8", "float16", "float32"]
 
 @dataclass(frozen=True)
 class Model:
-    """A package, loaded and ready on a device."""
+    """A package, loaded and ready on a device.
+
+    Attributes:
+        card: what it says of itself.
+        network: with its weights.
+        device: where it runs.
+        folder: the package on this machine.
+        fetched: how it came here, where it was asked for by an address.
+    """
 
     card: ModelCard
     network: Network
     device: torch.device
     folder: Path
+    fetched: Fetched | None = None
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> Model:
-        """From a package folder or a run's folder.
+        """From a package folder, a run's folder, or an address such as ``models:/NAME@ALIAS``.
 
         Raises:
             PackageError: where there is none, or it is damaged, foreign or too new.
+            MedsegError: where a registry does not give it.
         """
-        folder = find_package(path)
+        found = fetched(path)
+        folder = find_package(path if found is None else found.folder)
         card = read_card(folder)
-        return cls(card, prepare(read_network(folder, card), device), device, folder)
+        return cls(card, prepare(read_network(folder, card), device), device, folder, found)
 
     @property
     def labels(self) -> Labels:
@@ -111,6 +123,16 @@ class Options:
     series: SeriesChoice | None = None
     strict: bool = False
     plan: Plan | None = None
+
+
+def flipped_axes(model: Model) -> tuple[int, ...]:
+    """The axes that flips look along: those along which the training images of all models were mirrored.
+
+    Where a package says none, or nothing, all of them: whoever asks for flips knows more than it does.
+    """
+    every = tuple(range(model.network.dims))
+    known = [set(member.card.mirrored) for member in model.members if member.card.mirrored]
+    return tuple(axis for axis in every if all(axis in axes for axes in known)) or every
 
 
 def chain_of(model: Model, options: Options) -> Chain:

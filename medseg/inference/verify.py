@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from medseg.addresses import fetched
 from medseg.datasets.case_names import MAP
+from medseg.datasets.checks.digest import Digest
 from medseg.datasets.checks.facts import Facts, facts_of, image_facts
 from medseg.errors import MedsegError, PackageError, some
-from medseg.files import digest_of, sha256_of
-from medseg.inference.audit import REPORT, AuditReport, Digest, Package, Row, Start, hardware_of, read_report
+from medseg.files import digest_of
+from medseg.inference.audit import REPORT, AuditReport, Package, Row, Start, hardware_of, read_report
 from medseg.inference.infer import Job, Say, probabilities_path
+from medseg.inference.ledger import bytes_digest
 from medseg.inference.mask_difference import Difference, difference
 from medseg.inference.model import Model, chain_of
 from medseg.inference.source import Source
@@ -192,8 +195,7 @@ class Verification:
         changed = [*_scan_changes(row, scan), *self.model_changes(row.start, model), *self._kept_changes(row)]
         if not _same_mask(row, mask, made):
             changed.append("another mask comes of it")
-        shares = probabilities_path(made)
-        if row.probabilities_digest and Digest.of(facts_of(shares, "image")) != row.probabilities_digest:
+        if not _same_probabilities(row, probabilities_path(made)):
             changed.append("other probabilities come of it")
         there = self.place.output(row)
         labels = chain_of(model, options).written or model.labels
@@ -210,7 +212,13 @@ class Verification:
 def _same_mask(row: Row, facts: Facts, path: Path) -> bool:
     if row.output_digest is not None:
         return Digest.of(facts) == row.output_digest
-    return path.is_file() and sha256_of(path) == row.output_bytes
+    return path.is_file() and bytes_digest(path) == row.output_bytes
+
+
+def _same_probabilities(row: Row, path: Path) -> bool:
+    if row.probabilities_digest is not None:
+        return Digest.of(facts_of(path, "image")) == row.probabilities_digest
+    return row.probabilities_bytes is None or bytes_digest(path) == row.probabilities_bytes
 
 
 def _scan_changes(row: Row, now: Digest | None) -> Iterator[str]:
@@ -237,11 +245,15 @@ def _packages(start: Start, models: Sequence[Path]) -> list[Path]:
 
 
 def _package(package: Package) -> Path:
+    """Where a package is now; of one from a registry the very version, whatever its alias has come to mean."""
     try:
-        return find_package(Path(package.path))
-    except PackageError:
+        found = None if package.version is None else fetched(Path(package.version), package.digest)
+        return find_package(Path(package.path) if found is None else found.folder)
+    except MedsegError as error:
+        gone = package.version is None and isinstance(error, PackageError)
+        why = "is gone" if gone else f"cannot be fetched: {error}"
         raise MedsegError(
-            f"the model {package.path} is gone (weights {package.weights_sha256[:12]}); -m MODEL says where it is now"
+            f"the model {package.path} {why} (weights {package.weights_sha256[:12]}); -m MODEL says where it is now"
         ) from None
 
 

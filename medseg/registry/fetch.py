@@ -11,36 +11,37 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from medseg.addresses import Fetched
 from medseg.errors import MedsegError, PackageError
 from medseg.files import digest_of, read_json
 from medseg.package import MODEL, WEIGHTS, check_weights
 from medseg.quiet import quiet_mlflow
-from medseg.registry.address import Address
+from medseg.registry.address import SCHEME, Address
 from medseg.registry.mlflow_model import PACKAGE
 from medseg.registry.registry import Registry
 from medseg.scans.cache_folder import cache_folder
 from medseg.tracking.store import Store
 
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
 DIGEST = "medseg.package"
 """The tag of a version with the digest of its package."""
 
 
-def fetch(address: str) -> Path:
+def fetch(address: str, expected: str | None = None) -> Fetched:
     """The package that ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION`` names, as a folder on this machine.
 
     Args:
         address: in the store of MLFLOW_TRACKING_URI, else ``sqlite:///mlflow.db``.
+        expected: the digest of its package, where that is known; of a package that is here already no store is asked.
 
     Raises:
         MedsegError: for a store that cannot be opened, a name, alias or version that is not there, a version without a
-            package of medseg, no permission, or a package that is not the one that was registered.
+            package of medseg, no permission, a package that is not the one that was registered, or one of another
+            digest than is expected.
     """
     wanted = Address.parse(address)
+    if expected is not None and expected.isalnum() and _whole(packages_folder() / expected, expected):
+        return Fetched(address, address, expected, packages_folder() / expected)
     registry = Registry.open(Store.resolve())
     version = registry.version(wanted)
     digest = version.tags.get(DIGEST, "")
@@ -49,12 +50,16 @@ def fetch(address: str) -> Path:
             f"{wanted} (version {version.version}) was not registered by medseg: it holds no model package; "
             f"medseg register RUN --name {wanted.name} adds a version that does"
         )
-    folder = packages_folder() / digest
-    if _whole(folder, digest):
-        return folder
-    print(f"fetching models:/{version.name}/{version.version} from {registry.store.shown}", file=sys.stderr)
-    _download(registry, version, folder, digest)
-    return folder
+    if expected not in (None, digest):
+        raise PackageError(
+            f"{wanted} in {registry.store.shown} is not the package that is meant (digest {digest[:12]}, not "
+            f"{str(expected)[:12]}): name the store that keeps it with MLFLOW_TRACKING_URI"
+        )
+    found = Fetched(address, f"{SCHEME}{version.name}/{version.version}", digest, packages_folder() / digest)
+    if not _whole(found.folder, digest):
+        print(f"fetching {found.version} from {registry.store.shown}", file=sys.stderr)
+        _download(registry, found)
+    return found
 
 
 def packages_folder() -> Path:
@@ -81,12 +86,12 @@ def _whole(folder: Path, digest: str) -> bool:
     return True
 
 
-def _download(registry: Registry, version: ModelVersion, folder: Path, digest: str) -> None:
+def _download(registry: Registry, wanted: Fetched) -> None:
     """Puts a version's package into the folder, whole or not at all; several processes may do so at once."""
     quiet_mlflow()
     from mlflow.artifacts import download_artifacts
 
-    said = f"models:/{version.name}/{version.version}"
+    said, folder, digest = wanted.version, wanted.folder, wanted.digest
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as beside:
         with registry.asked(said):
             uri = registry.store.uri

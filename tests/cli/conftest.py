@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from medseg.cli.app import main
 
@@ -61,11 +62,13 @@ def trained(config, keys, tmp_path_factory):
 
 @pytest.fixture
 def medseg(capsys):
-    """Runs a command line; returns exit code, stdout and stderr."""
+    """Runs a command line, which leaves PyTorch's threads as they were; returns exit code, stdout and stderr."""
 
     def run(*words):
         capsys.readouterr()
+        threads = torch.get_num_threads()
         code = main([str(word) for word in words])
+        torch.set_num_threads(threads)
         out, err = capsys.readouterr()
         return code, out, err
 

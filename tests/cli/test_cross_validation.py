@@ -146,6 +146,15 @@ def test_evaluate_pools_the_folds_of_a_run(folded, data_set, tmp_path, medseg, r
     assert "no masks" in refused("evaluate", folded / "validation")
 
 
+def test_pooled_cases_are_in_natural_order_whatever_the_folds(folded, tmp_path, medseg):
+    run = shutil.copytree(folded, tmp_path / "cv")
+    split = split_of(run)
+    for turned in (split["folds"], [names[::-1] for names in split["folds"][::-1]]):
+        (run / "split.json").write_text(json.dumps({**split, "folds": turned}))
+        cases = json.loads(medseg("evaluate", run, "--json")[1])["cases"]
+        assert [row["case"] for row in cases] == [f"case{n}" for n in range(4)]
+
+
 def test_evaluate_says_which_cases_have_no_mask(folded, tmp_path, medseg):
     run = tmp_path / "cv"
     shutil.copytree(folded, run)

@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,12 @@ import pytest
 import tifffile
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scans"))
+
+from dicom_files import RADIOGRAPH, dataset, write
+
 from medseg import open_scan
+from medseg.scans.header import HeaderScan
 
 
 @pytest.fixture
@@ -197,3 +203,71 @@ def test_a_full_disk_is_told(refused, trained, scans, tmp_path, monkeypatch):
     error = refused("infer", "-m", trained, scans / "a.tif", "-o", tmp_path / "o")
     assert "space" in error.lower()
     assert not (tmp_path / "o" / "a.tif").exists()
+
+
+@pytest.fixture
+def particular(trained, tmp_path):
+    """The model, which says of its training images that they were small CTs of 1 mm."""
+    package = shutil.copytree(trained / "model", tmp_path / "particular")
+    card = json.loads((package / "model.json").read_text())
+    one, forty = ({key: [float(n)] * 2 for key in ("least", "median", "largest")} for n in (1, 40))
+    about = {"spacing_mm": one, "extent_mm": forty, "units": ["mm"], "orientations": ["RA"], "modalities": ["CT"]}
+    card["fingerprint"] |= about
+    (package / "model.json").write_text(json.dumps(card))
+    return package
+
+
+def header_remarks(rows):
+    """What is told of each scan that its header alone says."""
+    values = ("intensity", "contrast", "constant", "pixel_type")
+    return {row["input"]: [r for r in row.get("remarks", []) if r["check"] not in values] for row in rows}
+
+
+def test_a_dry_run_tells_which_scans_are_unlike_the_training_images_by_their_headers(
+    medseg, particular, tmp_path, monkeypatch
+):
+    scans, pixels = tmp_path / "scans", np.random.default_rng(0).integers(0, 200, (40, 40)).astype(np.uint8)
+    scans.mkdir()
+    for name, spacing in (("alike", 1), ("coarse", 5)):
+        image = nib.Nifti1Image(pixels, np.diag([spacing, spacing, 1, 1]))
+        image.header.set_xyzt_units("mm")
+        nib.save(image, scans / f"{name}.nii.gz")
+    write(scans / "xray.dcm", dataset(pixels, sop=RADIOGRAPH))
+    words = ["infer", "-m", particular, scans, "-o", tmp_path / "o"]
+    with monkeypatch.context() as patch:
+        patch.setattr(HeaderScan, "read", None)
+        code, js, _ = medseg(*words, "--dry-run", "--json")
+        assert code == 0
+        text = medseg(*words, "--dry-run")[1]
+        strict = medseg(*words, "--dry-run", "--strict")[1]
+    assert not (tmp_path / "o").exists()
+    told = header_remarks(json.loads(js)["scans"])
+    assert list(told.values()) == [row["remarks"] for row in json.loads(js)["scans"]]
+    alike, coarse = (told[str(scans / f"{name}.nii.gz")] for name in ("alike", "coarse"))
+    (xray,) = (remarks for name, remarks in told.items() if name.startswith("case-"))
+    assert alike == [] and text.count("unlike the training images") == 2
+    assert [remark["check"] for remark in coarse] == ["spacing", "field_of_view"]
+    assert "5 mm along" in coarse[0]["what"] and coarse[0]["what"] in text
+    assert "modality DX (training: CT)" in [remark["what"] for remark in xray]
+    assert strict.count("skipped: it is unlike the training images") == 2 and "without --strict" in strict
+    assert medseg(*words)[0] == 0
+    assert header_remarks(json.loads((tmp_path / "o" / "report.json").read_text())["scans"]) == told
+
+
+def test_a_strict_dry_run_is_refused_as_the_run_would_be(refused, particular, scans, tmp_path):
+    card = json.loads((particular / "model.json").read_text())
+    (particular / "model.json").write_text(json.dumps({**card, "fingerprint": None}))
+    words = ["infer", "-m", particular, scans, "-o", tmp_path / "o", "--strict"]
+    assert refused(*words, "--dry-run") == refused(*words)
+
+
+def test_scores_of_training_cases_are_told_as_such(medseg, trained, data_set, tmp_path):
+    assert medseg("infer", "-m", trained, data_set / "images", "-o", tmp_path / "o")[0] == 0
+    line = ["evaluate", "--predictions", tmp_path / "o", "--references", data_set]
+    code, out, err = medseg(*line, "-o", tmp_path / "scores", "--json")
+    split = json.loads((trained / "split.json").read_text())
+    assert code == 0
+    assert f"3 of 4 cases were trained on by this model: {', '.join(split['train'])}" in err.splitlines()
+    trained_on = {row["case"]: row["trained_on"] for row in json.loads(out)["cases"]}
+    assert {case for case, was in trained_on.items() if was} == {*split["train"]}
+    assert "trained on" in (tmp_path / "scores" / "report.html").read_text()

@@ -2,13 +2,26 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "scans"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "registry"))
+
+from dicom_files import tilted, write_series
+from small_packages import SPEC, write_model
+
+from medseg.datasets.labels import Labels
 from medseg.inference import infer
 from medseg.inference.audit import FORMAT
+
+ORGANS = {"network": {**SPEC, "dims": 3, "out_channels": 3}, "activation": "softmax", "window": [28] * 3}
+ORGANS["labels"] = Labels({"background": 0, "liver": 1, "spleen": 2}).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +182,107 @@ def test_strictness_refuses_what_is_unlike_the_training_images(medseg, refused, 
     assert code == 0 and sum("unlike the training images" in line for line in err.splitlines()) == 1
     (row,) = json.loads((tmp_path / "out" / "report.json").read_text())["scans"]
     assert "constant" in [remark["check"] for remark in row["remarks"]]
+
+
+@pytest.fixture(scope="module")
+def segs(tmp_path_factory):
+    """A folder with a tilted series, a model, and the DICOM SEGs of its mask and of its probabilities."""
+    from medseg.cli.app import main
+
+    root = tmp_path_factory.mktemp("segs")
+    voxels = np.random.default_rng(0).integers(-200, 900, (12, 10, 6)).astype(np.int16)
+    write_series(root / "ct", voxels, tilted(), FrameOfReferenceUID="1.2.9")
+    model = write_model(root / "model", **ORGANS)
+    words = ["infer", root / "ct", "-m", model, "-o", root / "out", "--format", "dcm", "--probabilities"]
+    assert main(list(map(str, words))) == 0
+    return root
+
+
+def test_a_seg_is_verified_by_its_voxels_and_its_place(medseg, segs):
+    (row,) = json.loads((segs / "out" / "report.json").read_text())["scans"]
+    assert row["output"].endswith(".dcm") and row["output_digest"] and row["probabilities_bytes"]
+    assert any(count for value, count in row["label_voxels"].items() if value != "0")
+    code, out, err = medseg("verify", segs / "out")
+    assert code == 0, (out, err)
+    assert "1 of 1 scans are as they were" in out
+
+
+def test_other_probabilities_of_a_seg_are_told(medseg, segs, tmp_path):
+    copy = shutil.copytree(segs, tmp_path / "copy")
+    report = copy / "out" / "report.json"
+    content = json.loads(report.read_text())
+    content["scans"][0]["probabilities_bytes"] = "0" * 64
+    report.write_text(json.dumps(content).replace(str(segs), str(copy)))
+    code, out, _ = medseg("verify", copy / "out")
+    assert code == 4 and "other probabilities come of it" in out and "another mask" not in out
+
+
+def test_a_seg_that_was_edited_is_told_by_voxels(medseg, segs, tmp_path):
+    copy = shutil.copytree(segs, tmp_path / "copy")
+    report = copy / "out" / "report.json"
+    report.write_text(report.read_text().replace(str(segs), str(copy)))
+    (mask,) = (copy / "out").glob("*.dcm")
+    seg = pydicom.dcmread(mask)
+    bits = bytearray(seg.PixelData)
+    gone = (bits[0] & -bits[0]).bit_length() - 1  # the first voxel of the first segment's first frame
+    bits[0] &= bits[0] - 1
+    assert gone >= 0
+    seg.PixelData = bytes(bits)
+    seg.save_as(mask)
+    code, out, err = medseg("verify", copy / "out")
+    assert code == 4, (out, err)
+    assert "the mask that is there is not the one that was written" in out and "1 of 720 voxels differ" in out
+    assert "liver: Dice" in out and " ml" in out
+
+
+def test_a_series_that_was_changed_or_moved_is_told(medseg, refused, segs, tmp_path):
+    copy = shutil.copytree(segs, tmp_path / "copy")
+    (copy / "ct").rename(copy / "moved")
+    for name in ("report.json", "case_map.csv"):
+        path = copy / "out" / name
+        path.write_text(path.read_text().replace(str(segs), str(copy)))
+    assert "1 of the 1 scans" in refused("verify", copy / "out")
+    (copy / "below").mkdir()
+    (copy / "moved").rename(copy / "below" / "ct")
+    assert medseg("verify", copy / "out", "--root", copy / "below")[0] == 0
+    one = copy / "below" / "ct" / "0.dcm"
+    changed = pydicom.dcmread(one)
+    changed.PixelData = bytes(len(changed.PixelData))
+    changed.save_as(one)
+    code, out, _ = medseg("verify", copy / "out", "--root", copy / "below")
+    assert code == 4 and "the scan's voxels are others" in out
+
+
+@pytest.fixture(scope="module")
+def together(done, tmp_path_factory):
+    """A folder with three models, and a scan's mask by the first two."""
+    from medseg.cli.app import main
+
+    root = tmp_path_factory.mktemp("together")
+    models = [write_model(root / name, seed) for seed, name in enumerate("abc")]
+    words = ["infer", done / "scans" / "a.nii.gz", "-m", models[0], "-m", models[1], "-o", root / "out"]
+    assert main(list(map(str, [*words, "--tile", "28"]))) == 0
+    return root
+
+
+def test_an_ensemble_is_verified_with_all_its_models(medseg, refused, together):
+    report = json.loads((together / "out" / "report.json").read_text())
+    (start,) = report["starts"].values()
+    assert [Path(model["path"]).name for model in start["models"]] == ["a", "b"]
+    code, out, err = medseg("verify", together / "out")
+    assert code == 0 and "the model" not in err, (out, err)
+    a, b, c = ("-m", together / "a"), ("-m", together / "b"), ("-m", together / "c")
+    assert medseg("verify", together / "out", *a, *b)[0] == 0
+    code, out, err = medseg("verify", together / "out", *a, *c)
+    assert code == 4 and "the model's weights are others" in out and "another mask comes of it" in out
+    assert "1 models are given and 2 were used" in refused("verify", together / "out", *a)
+
+
+def test_of_an_ensemble_the_model_that_is_gone_is_named(medseg, refused, together, tmp_path):
+    copy = shutil.copytree(together, tmp_path / "copy")
+    report = copy / "out" / "report.json"
+    report.write_text(report.read_text().replace(str(together), str(copy)))
+    (copy / "b").rename(copy / "elsewhere")
+    line = refused("verify", copy / "out")
+    assert f"{copy / 'b'} is gone" in line and "-m MODEL" in line
+    assert medseg("verify", copy / "out", "-m", copy / "a", "-m", copy / "elsewhere")[0] == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from small_packages import write_model
 
+from medseg.addresses import Fetched
 from medseg.errors import MedsegError
 from medseg.files import read_json, write_json
 from medseg.package import MODEL, WEIGHTS, find_package
@@ -30,13 +31,13 @@ def test_an_address_is_a_package(address: str, registered: Registered, default: 
 def test_it_is_fetched_once_and_again_where_it_was_damaged(
     registered: Registered, default: Store, fresh_cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = fetch("models:/cells@champion")
+    folder = fetch("models:/cells@champion").folder
     assert folder.parent == fresh_cache / "models"
     assert "fetching models:/cells/1" in capsys.readouterr().err
-    assert fetch("models:/cells/1") == folder
+    assert fetch("models:/cells/1").folder == folder
     assert capsys.readouterr().err == ""
     (folder / WEIGHTS).write_bytes(b"damaged")
-    assert fetch("models:/cells/1") == folder
+    assert fetch("models:/cells/1").folder == folder
     assert "fetching" in capsys.readouterr().err
     assert package_digest(folder) == folder.name
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
@@ -54,6 +55,29 @@ def test_it_is_fetched_once_and_again_where_it_was_damaged(
 def test_what_is_not_there_is_told_what_is(address: str, said: str, registered: Registered, default: Store) -> None:
     with pytest.raises(MedsegError, match=said):
         find_package(Path(address))
+
+
+def test_an_address_says_which_version_it_meant_and_which_package(
+    registered: Registered, default: Store, run: Path, fresh_cache: Path
+) -> None:
+    digest = package_digest(run / "model")
+    for address in ("models:/cells@champion", "models:/cells/latest", "models:/cells/1"):
+        assert fetch(address) == Fetched(address, "models:/cells/1", digest, fresh_cache / "models" / digest)
+
+
+def test_a_package_of_a_known_digest_needs_no_store_once_it_is_here(
+    registered: Registered, default: Store, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = fetch("models:/cells@champion")
+    with pytest.raises(MedsegError, match=r"is not the package that is meant \(digest .*MLFLOW_TRACKING_URI"):
+        fetch("models:/cells/1", "0" * 64)
+    with pytest.raises(MedsegError, match="is not the package that is meant"):
+        fetch("models:/cells/1", f"../models/{found.digest}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{fresh_cache / 'none.db'}")
+    assert fetch("models:/cells/1", found.digest).folder == found.folder
+    (found.folder / WEIGHTS).write_bytes(b"damaged")
+    with pytest.raises(MedsegError, match="there is no tracking store at"):
+        fetch("models:/cells/1", found.digest)
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +115,7 @@ def test_a_digest_is_no_way_out_of_the_cache(default: Store, tmp_path: Path, fre
 def test_another_process_may_be_faster(
     registered: Registered, default: Store, fresh_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = fetch("models:/cells/1")
+    folder = fetch("models:/cells/1").folder
     kept = shutil.move(folder, fresh_cache / "kept")
 
     def rename(source: Path, target: Path) -> None:
@@ -100,7 +124,7 @@ def test_another_process_may_be_faster(
 
     with monkeypatch.context() as patch:
         patch.setattr(fetch_module.os, "rename", rename)
-        assert fetch("models:/cells/1") == folder
+        assert fetch("models:/cells/1").folder == folder
 
 
 class Forbidding(BaseHTTPRequestHandler):
