@@ -50,6 +50,11 @@ class Request:
         return self.preprocessing.grid(open_case_label(self.case), "nearest")
 
     @property
+    def stored_bytes(self) -> int:
+        """What the image takes on the disk, about: of a folder, what its list of files does."""
+        return sum(path.stat().st_size for path in self.case.images)
+
+    @property
     def nbytes(self) -> int:
         """What both take in memory; only headers are read."""
         grid = self.preprocessing.grid(open_image(self.case))

@@ -55,19 +55,27 @@ def account(outcomes: dict[str, Outcome]) -> str:
 
 def _outcomes(requests: Sequence[Request], workers: int, patient: bool, verify: bool) -> Iterator[tuple[str, Outcome]]:
     count = min(workers or usable_processors(), len(requests))
-    if count < 2 or (not workers and sum(request.nbytes for request in requests) < FEW_BYTES):
+    if count < 2 or (not workers and _few(requests)):
         for request in requests:
             yield request.case.name, prepare_case(request, patient, verify)
     else:
         yield from _together(requests, count, patient, verify)
 
 
+def _few(requests: Sequence[Request]) -> bool:
+    """Whether all take less than :data:`FEW_BYTES`; no more headers are read than tell."""
+    total = 0
+    return all((total := total + request.nbytes) < FEW_BYTES for request in requests)
+
+
 def _together(requests: Sequence[Request], count: int, patient: bool, verify: bool) -> Iterator[tuple[str, Outcome]]:
-    """The largest first, so that the processes end together."""
+    """Those of the largest files first, so that the processes end together."""
+    import zarr  # noqa: F401 - processes that are forked have it then, and each would load it for half a second
+
     at_work: dict[Future[Outcome], str] = {}
     pool = process_pool(count)
     try:
-        for request in sorted(requests, key=lambda request: -request.nbytes):
+        for request in sorted(requests, key=lambda request: -request.stored_bytes):
             at_work[pool.submit(prepare_case, request, patient, verify)] = request.case.name
             if len(at_work) >= 2 * count:
                 yield from _finished(at_work)
