@@ -53,6 +53,9 @@ tracking: {{uri: "{store}", review: false, pictures: 2}}
 class Nobody:
     """Takes what a run takes, and keeps none of it."""
 
+    def __init__(self) -> None:
+        self._pictured: set[str] = set()
+
     def __enter__(self) -> Nobody:
         return self
 
@@ -66,13 +69,19 @@ class Nobody:
     def nothing(self, *_: Any, **__: Any) -> None:
         """Does nothing."""
 
-    log = table = picture = artifact = text = dataset = tags = description = nothing
+    log = results = table = picture = artifact = text = dataset = tags = description = nothing
+
+    def pictured(self, path: str) -> bool:
+        """Whether a picture came before, as a run says it."""
+        known = path in self._pictured
+        self._pictured.add(path)
+        return known
 
 
 class Clock:
     """Seconds of the calls of a run by the training's thread, and of the processor in the threads beside it."""
 
-    CALLS = ("log", "table", "picture", "artifact", "text", "dataset", "tags", "description")
+    CALLS = ("log", "results", "table", "picture", "artifact", "text", "dataset", "tags", "description")
 
     def __init__(self) -> None:
         self.calls = 0.0

@@ -16,8 +16,8 @@ from medseg.tracking.names import clean
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-THUMBNAIL = 768
-"""Pixels along the longer side of the small copy, which is all that the grid shows until a picture is clicked."""
+THUMBNAIL = (384, 768)
+"""Pixels along the longer side of the small copy, at least and at most: all that the grid shows until it is clicked."""
 
 
 def picture_key(path: str) -> str:
@@ -41,13 +41,14 @@ def picture_files(image: NDArray[Any] | Image, key: str, step: int) -> dict[str,
     stem = f"images/{key.replace('/', '~')}+step+{step}+timestamp+{now}+{uuid.uuid4()}"
     return {
         f"{stem}.png": _encoded(whole, "PNG", compress_level=1),
-        f"{stem}+compressed.webp": _encoded(small, "WEBP"),
+        f"{stem}+compressed.webp": _encoded(small, "WEBP", method=0),
     }
 
 
 def _fitted(size: tuple[int, int]) -> tuple[int, int]:
-    """A picture's size (width, height), its longer side of ``THUMBNAIL`` pixels."""
-    scale = THUMBNAIL / max(size)
+    """A picture's size (width, height), its longer side within :data:`THUMBNAIL`."""
+    least, most = THUMBNAIL
+    scale = min(max(max(size), least), most) / max(size)
     width, height = (max(round(n * scale), 1) for n in size)
     return width, height
 

@@ -135,7 +135,9 @@ def _stretched(values: NDArray) -> NDArray:
     low, high = np.percentile(finite, _GREY_RANGE) if finite.size else (0.0, 1.0)
     if high <= low:
         low, high = low - 0.5, low + 0.5
-    scaled = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1)
+    known = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    # Halves, since the difference of the largest numbers is none.
+    scaled = np.clip((known / 2 - low / 2) / (high / 2 - low / 2), 0, 1)
     return np.asarray((scaled * 255).round(), np.uint8)
 
 

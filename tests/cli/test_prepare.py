@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -23,6 +25,14 @@ def test_the_weights_are_the_same_wherever_the_voxels_come_from(medseg, config, 
     assert code == 0
     assert ("3 cases prepared" in said) == (when == "always")
     assert weights(tmp_path / "run") == weights(trained)
+
+
+def test_processes_that_are_forked_prepare_what_one_does(medseg, config, keys, cache):
+    """As a user starts it: in a process without PyTorch, whose own processes are its forks."""
+    words = [sys.executable, "-m", "medseg", "prepare", config, *keys, "--workers", "2"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0 and "3 cases prepared, 0 there already" in done.stderr
+    assert "0 cases prepared, 3 there already" in medseg("prepare", config, *keys, "--verify", "--workers", "1")[2]
 
 
 def test_prepare_once_and_clear(medseg, refused, config, keys, cache):
