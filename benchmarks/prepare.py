@@ -3,10 +3,10 @@
     python benchmarks/prepare.py [--data FOLDER --labels '{background: 0, a: 1}'] [--cases 24 --side 160] [--rounds 3]
 
 All cases are prepared anew in each round, by one process and by two in turns; of the rounds the fastest counts. Without
-``--data`` the cases are phantoms, as many and as large as asked: a process takes a second or so to start, which is
-told beside, and counts for little once there is work for it. What the files hold is known before the clock runs, as it
-is after ``medseg check``. Processes that only count, and share nothing, are timed likewise: no program can gain more
-from a second process than they do. Results go to benchmarks/results/prepare.json, under the data set's name.
+``--data`` the cases are phantoms, as many and as large as asked. What the start of two processes takes is told beside.
+What the files hold is known before the clock runs, as it is after ``medseg check``. Processes that only count, and
+share nothing, are timed likewise: no program can gain more from a second process than they do. Results go to
+benchmarks/results/prepare.json, under the data set's name.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from medseg.data_section import find_data, labels_of, told
 from medseg.data_split import folds_of
 from medseg.datasets.case_names import files_by_case, write_map
 from medseg.datasets.split import SPLIT, Folds, read_folds
+from medseg.evaluation.made_by import VALIDATION
 from medseg.evaluation.report import JSON, Spread
 from medseg.experiment import CONFIG, Experiment
 from medseg.files import write_json, write_text
@@ -29,7 +30,7 @@ from medseg.package import find_package, read_card
 from medseg.study import prepare_folder as prepare_run
 from medseg.study import start_run, train
 from medseg.tracking.describe import describe, question_of
-from medseg.tracking.review import FOLDER, Review, review
+from medseg.tracking.review import Review, review
 from medseg.tracking.run import Run
 
 
@@ -91,7 +92,7 @@ def cross_validate(experiment: Experiment, folder: Path, device: torch.device, r
             "best validation Dice of each fold": ", ".join(f"{runs.done[n]['best']:.4f}" for n in sorted(runs.done)),
         }
         held_out = HeldOut.of(folder)
-        done = CrossValidated(runs, held_out.write(held_out.score(), folder / FOLDER, folder.name, about))
+        done = CrossValidated(runs, held_out.write(held_out.score(), folder / VALIDATION, folder.name, about))
         _log(run, done, about)
     return done
 
@@ -138,7 +139,7 @@ def _train_fold(
 
 def _complete(experiment: Experiment, runs: FoldRuns, folds: Folds, device: torch.device) -> None:
     """Has each fold's model predict its cases where that was not done, as where no review was asked for."""
-    lacking = [fold for fold in range(runs.count) if not (runs.place(fold) / FOLDER / JSON).is_file()]
+    lacking = [fold for fold in range(runs.count) if not (runs.place(fold) / VALIDATION / JSON).is_file()]
     if not lacking:
         return
     cases = {case.name: case for case in find_data(experiment.data).cases}

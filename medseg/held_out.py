@@ -15,6 +15,7 @@ from medseg.datasets.labels import Labels
 from medseg.datasets.split import SPLIT, read_folds, read_split
 from medseg.errors import MedsegError, some
 from medseg.evaluation.evaluate import INFERENCE, Wanted, find_probabilities, score_all, scored_labels, write_report
+from medseg.evaluation.made_by import VALIDATION
 from medseg.evaluation.report import Report
 from medseg.experiment import CONFIG, Experiment
 from medseg.files import write_json
@@ -24,7 +25,7 @@ from medseg.scans.sink import as_output_error
 from medseg.tracking.html.display import CaseScans
 from medseg.tracking.html.page import NAME, Page
 from medseg.tracking.html.shown import show_cases
-from medseg.tracking.review import FOLDER, Review
+from medseg.tracking.review import Review
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def places_of(run: Path) -> list[Path]:
         MedsegError: where there is none.
     """
     runs = FoldRuns.read(run) if FoldRuns.are_in(run) else None
-    places = [run / FOLDER] if runs is None else [runs.place(fold) / FOLDER for fold in range(runs.count)]
+    places = [run / VALIDATION] if runs is None else [runs.place(fold) / VALIDATION for fold in range(runs.count)]
     there = [place for place in places if place.is_dir()]
     if not there:
         raise MedsegError(

@@ -126,13 +126,12 @@ class Options:
 
 
 def flipped_axes(model: Model) -> tuple[int, ...]:
-    """The axes that flips look along: those along which the training images of all models were mirrored.
+    """The axes that flips look along: those along which the training images of every model were mirrored.
 
-    Where a package says none, or nothing, all of them: whoever asks for flips knows more than it does.
+    A package that says none, or nothing, is no hindrance: whoever asks for flips knows more than it does.
     """
-    every = tuple(range(model.network.dims))
-    known = [set(member.card.mirrored) for member in model.members if member.card.mirrored]
-    return tuple(axis for axis in every if all(axis in axes for axes in known)) or every
+    known = [member.card.mirrored for member in model.members if member.card.mirrored]
+    return tuple(axis for axis in range(model.network.dims) if all(axis in axes for axes in known))
 
 
 def chain_of(model: Model, options: Options) -> Chain:

@@ -20,6 +20,7 @@ from medseg.datasets.cases import Case
 from medseg.datasets.check import open_case_label, open_image, open_label
 from medseg.evaluation.case import score_case
 from medseg.evaluation.evaluate import INFERENCE, Wanted, reference_digests, settings_of
+from medseg.evaluation.made_by import VALIDATION
 from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import fingerprint, partial_of, write_json
 from medseg.scans.scan import suffix_of
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from medseg.inference.model import Model
     from medseg.tracking.run import Run
 
-FOLDER = "validation"
 LEARNING = "Learning curves"
 DISTANCE = "hd95"
 
@@ -89,7 +89,7 @@ class Review:
         run.table("cases", self.report.rows())
         places = {name: run.picture(picture, name) for name, picture in self.pictures().items()}
         for name in (CSV, JSON):
-            run.artifact(self.folder / name, FOLDER)
+            run.artifact(self.folder / name, VALIDATION)
         run.artifact(self.page)
         return {name: place for name, place in places.items() if place is not None}
 
@@ -107,7 +107,7 @@ def review(model: Model, cases: Sequence[Case], run_folder: Path, title: str, ab
     Raises:
         MedsegError: where a case cannot be read or segmented, or a mask not be written.
     """
-    folder = run_folder / FOLDER
+    folder = run_folder / VALIDATION
     beside = partial_of(folder)
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
