@@ -39,6 +39,10 @@ class ConfigError(MedsegError):
     """A key, value or file of an experiment."""
 
 
+class TrainingError(MedsegError):
+    """A training that cannot go on: its weights are no numbers any more."""
+
+
 class PackageError(MedsegError):
     """A model package or checkpoint that is missing, foreign, damaged or too new."""
 

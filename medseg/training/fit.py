@@ -7,6 +7,7 @@ weights of one that was not, as long as steps bound it.
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import time
 import warnings
@@ -19,11 +20,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from medseg.errors import TrainingError
 from medseg.networks.network import Network
 from medseg.training.budget import Budget
 from medseg.training.checkpoint import read_checkpoint, save_checkpoint
 from medseg.training.curves import Curves
 from medseg.training.phases import Phases
+from medseg.training.precision import precision_of
 from medseg.training.progress import TrainingBar
 from medseg.training.samples import ConsecutiveSamples, TileSamples
 from medseg.training.segmentation_loss import SegmentationLoss
@@ -87,6 +90,7 @@ def fit(
 
     Raises:
         PackageError: where the checkpoint is damaged, foreign, or another network's.
+        TrainingError: where the weights are no finite numbers any more; nothing of them is kept.
         KeyboardInterrupt: on Ctrl-C; what was checkpointed can be resumed.
     """
     checkpoint = folder / "last.ckpt"
@@ -185,7 +189,9 @@ class _Rounds(Callback):
             self.reason = self._why(step)
         self.phases.to("logging")
         if over or self._saved_at + CHECKPOINT_SECONDS < time.monotonic():
-            self._save(trainer)
+            self._check(pl_module, step)
+            save_checkpoint(trainer, self.checkpoint)
+            self._saved_at = time.monotonic()
             self.phases.to("checkpoints")
 
     def _log(self, task: SegmentationTask, step: int) -> None:
@@ -197,10 +203,13 @@ class _Rounds(Callback):
         self._publish(values, step)
         left = self.budget.seconds_left(step, seconds)
         running = task.running
+        if not math.isfinite(running["train/loss"]):
+            self._check(task, step)
         self.bar.update(self.budget.progress(step), step, running["train/loss"], running["train/dice"], left)
 
     def _validate(self, task: SegmentationTask, step: int) -> None:
         self.phases.to("logging")
+        self._check(task, step)
         found = self.validator(task.answer)
         self.phases.to("validation")
         metrics = found.metrics()
@@ -232,18 +241,18 @@ class _Rounds(Callback):
         limit = self.settings.max_steps
         return "steps" if limit is not None and step >= limit else "time"
 
-    def _save(self, trainer: Trainer) -> None:
-        save_checkpoint(trainer, self.checkpoint)
-        self._saved_at = time.monotonic()
-
-
-def precision_of(settings: TrainingSettings, device: torch.device) -> Any:
-    """Lightning's name for the precision: mixed bf16 or fp16 where the device has it."""
-    if settings.precision == "auto":
-        if device.type != "cuda":
-            return "32-true"
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[settings.precision]
+    def _check(self, task: SegmentationTask, step: int) -> None:
+        if task.finite():
+            return
+        settings = self.settings
+        remedies = [f"lower training.learning_rate={settings.learning_rate:g}"]
+        remedies += [] if settings.gradient_clip else ["set training.gradient_clip=1"]
+        remedies += ["set training.precision=32"] if settings.precision not in ("auto", "32") else []
+        kept = "the best model of the run folder is from before" if self.best >= 0 else "there is no model yet"
+        raise TrainingError(
+            f"after step {step} the weights are no finite numbers any more (loss {task.running['train/loss']:.4g}, "
+            f"learning rate {task.rate:.4g}); {kept}: {', or '.join(remedies)}"
+        )
 
 
 def _trainer(settings: TrainingSettings, device: torch.device, callbacks: list[Callback]) -> Trainer:

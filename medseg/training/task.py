@@ -20,6 +20,7 @@ from medseg.networks.network import Network
 from medseg.training.budget import Budget
 from medseg.training.finetune import freeze, frozen_parameters
 from medseg.training.optimizer import FACTOR, build_optimizer, check_rate_factors
+from medseg.training.precision import RightGradients
 from medseg.training.samples import Sample
 from medseg.training.schedule import learning_rate
 from medseg.training.segmentation_loss import SegmentationLoss
@@ -73,7 +74,8 @@ class SegmentationTask(LightningModule):
         """The loss of one batch: image (N, C, \\*window), label (N, \\*core), and the loss's maps of it."""
         torch.manual_seed(draws_of(self.seed, self.global_step))
         image, label = batch["image"], batch["label"]
-        outputs = self.network.outputs(image) if self.auxiliary_weights else (self.network(image),)
+        with RightGradients():
+            outputs = self.network.outputs(image) if self.auxiliary_weights else (self.network(image),)
         maps = batch["maps"] if batch["maps"].numel() else None
         loss = supervised_loss(self.loss, outputs, self.auxiliary_weights, label, maps)
         if self.global_step % LOG_EVERY == 0:
@@ -102,6 +104,11 @@ class SegmentationTask(LightningModule):
             torch._foreach_lerp_(averages, weights, 1 - decay)
             for kept, new in zip(self.average.buffers(), self.network.buffers(), strict=True):
                 kept.copy_(new)
+
+    def finite(self) -> bool:
+        """Whether weights, their average and batch norm's statistics are finite numbers."""
+        with torch.no_grad():
+            return all(bool(x.isfinite().all()) for x in self.state_dict().values())
 
     def configure_optimizers(self) -> Optimizer:
         """The one that the settings name; the rate is set step by step."""

@@ -35,6 +35,7 @@ from medseg.inference.emit import Output
 from medseg.inference.segment import prepare
 from medseg.inference.windows import Blending
 from medseg.networks.network import Network
+from medseg.training.precision import RightGradients
 
 CHANGE = 1e60
 """What probing adds to a voxel: large, since each layer passes on a part, and the part that goes farthest counts."""
@@ -272,13 +273,13 @@ def assert_overfits(network: Network, window: Sequence[int], steps: int = 60, ra
 
 
 def assert_trains_in_bfloat16(network: Network, window: Sequence[int]) -> None:
-    """One step under autocast: the logits are bfloat16, loss and weights finite, and the weights have moved."""
+    """One step as a training does it: the logits are bfloat16, loss and weights finite, and the weights have moved."""
     network = copy.deepcopy(network).float().train()
     x = noise(network, window, 2)
     target = _halves(network, x)
     before = copy.deepcopy(list(network.parameters()))
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), RightGradients():
         assert network(x).dtype == torch.bfloat16
         loss = _weighted(network, x, target)
     loss.backward()

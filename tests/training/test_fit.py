@@ -153,3 +153,12 @@ def test_the_budget_ends_with_whichever_is_first():
     spent = Budget(10, 1.0, spent=61.0)
     assert spent.over(0)
     assert Budget(None, 2.0, spent=60.0).progress(10**6) == pytest.approx(0.5, abs=0.01)
+
+
+def test_weights_that_are_no_numbers_end_a_training(tmp_path):
+    """A rate far too high: nothing that is not a number is validated, kept or checkpointed."""
+    wild = {"learning_rate": 1e38, "gradient_clip": None, "optimizer": "sgd"}
+    with pytest.raises(MedsegError, match=r"no finite numbers .*learning_rate=1e\+38, or set training.gradient_clip"):
+        run(tmp_path / "a", steps=24, **wild)
+    saved = tmp_path / "a" / "last.ckpt"
+    assert not saved.exists() or all(x.isfinite().all() for x in torch.load(saved)["state_dict"].values())
