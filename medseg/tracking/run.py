@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, TrainingError
 from medseg.files import partial_of
 from medseg.tracking import machine
 from medseg.tracking.case_tables import Tables, table_path
@@ -286,6 +286,8 @@ class Run:
         if kind is None:
             self.finish("FINISHED")
         else:
+            if isinstance(error, TrainingError):
+                self.tags({"stopped": str(error)})
             self.finish("KILLED" if issubclass(kind, KeyboardInterrupt | SystemExit) else "FAILED")
 
     def _append(self, kind: str, **content: Any) -> None:

@@ -56,6 +56,16 @@ def test_a_training_says_where_its_time_went(trained, store):
     assert run.data.tags["stopped"] == "steps" and "best validation Dice" in run.data.tags["mlflow.note.content"]
 
 
+def test_a_training_that_diverges_says_so_in_one_sentence_and_in_its_run(refused, config, keys, tmp_path):
+    wild = ("training.optimizer=sgd", "training.learning_rate=1e38", "training.warmup_steps=0", "training.max_steps=24")
+    said = refused("train", config, *keys, *wild, "training.gradient_clip=null", "-o", tmp_path / "wild")
+    assert "no finite numbers" in said and "lower training.learning_rate=1e+38, or set training.gradient_clip" in said
+    kept = json.loads((tmp_path / "wild" / "run.json").read_text())
+    run = Store.resolve(kept["store"]).client().get_run(kept["run_id"])
+    assert run.info.status == "FAILED" and f"error: {run.data.tags['stopped']}" == said
+    assert not (tmp_path / "wild" / "model").exists()
+
+
 def test_a_store_that_cannot_be_used_is_told_before_anything_is_computed(refused, trained, data_set, tmp_path):
     line = ("evaluate", "--predictions", data_set / "labels", "--references", data_set / "labels", "-o", tmp_path / "o")
     assert "refuse the file store" in refused(*line, "--store", "mlruns")
