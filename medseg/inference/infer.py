@@ -107,8 +107,9 @@ class Job:
         self.settings = settings.resolved(model.network, model.card.window)
         self.network: Network = model.network
         if options.turns is not None:
-            plane = plane_of(source.view.axes) if options.turns == "rotations" else (0, 1)
-            self.network = Flips(model.network, options.turns, plane, flipped_axes(model))
+            rotations = options.turns == "rotations"
+            plane = plane_of(source.view.axes) if rotations else (0, 1)
+            self.network = Flips(model.network, options.turns, plane, None if rotations else flipped_axes(model))
         self.like = source.scan if options.part is None else Cropped(source.scan, options.part)
         self.chain = chain_of(model, options)
         self.chain.check(self.like)

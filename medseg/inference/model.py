@@ -10,6 +10,7 @@ import torch
 
 from medseg.addresses import Fetched, fetched
 from medseg.datasets.labels import Labels
+from medseg.errors import ConfigError
 from medseg.geometry import Box
 from medseg.inference.budget import Budget
 from medseg.inference.decode import Decoder
@@ -129,9 +130,19 @@ def flipped_axes(model: Model) -> tuple[int, ...]:
     """The axes that flips look along: those along which the training images of every model were mirrored.
 
     A package that says none, or nothing, is no hindrance: whoever asks for flips knows more than it does.
+
+    Raises:
+        ConfigError: where the models of an ensemble share no such axis.
     """
     known = [member.card.mirrored for member in model.members if member.card.mirrored]
-    return tuple(axis for axis in range(model.network.dims) if all(axis in axes for axes in known))
+    axes = tuple(axis for axis in range(model.network.dims) if all(axis in axes for axes in known))
+    if not axes:
+        told = ", ".join(dict.fromkeys("+".join(map(str, sorted(axes))) for axes in known))
+        raise ConfigError(
+            f"the models' training mirrored images along different axes ({told}), and along none in all of them, so "
+            "flips would show some what they never learned: leave --tta out"
+        )
+    return axes
 
 
 def chain_of(model: Model, options: Options) -> Chain:

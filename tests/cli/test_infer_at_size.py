@@ -125,6 +125,20 @@ def test_flips_are_those_that_training_mirrored(medseg, trained, scan, tmp_path,
     assert [far < 1e-5 for far in apart] == [not mirrored or axis in mirrored for axis in (0, 1)]
 
 
+def test_flips_of_an_ensemble_are_those_of_all_its_models(refused, medseg, trained, scan, tmp_path):
+    models = []
+    for mirrored in ([0], [1], [0, 1]):
+        models.append(tmp_path / f"model{len(models)}")
+        shutil.copytree(trained / "model", models[-1])
+        card = models[-1] / "model.json"
+        card.write_text(json.dumps(json.loads(card.read_text()) | {"mirrored": mirrored}))
+    line = (scan, "-o", tmp_path / "o", "--tile", "28", "--tta")
+    error = refused("infer", "-m", models[0], "-m", models[1], *line, "flips")
+    assert "(0, 1), and along none in all of them" in error and error.endswith("leave --tta out")
+    assert medseg("infer", "-m", models[0], "-m", models[1], *line, "rotations")[0] == 0
+    assert medseg("infer", "-m", models[0], "-m", models[2], *line, "flips", "--overwrite")[0] == 0
+
+
 def test_too_little_memory_says_how_much_would_do(refused, medseg, trained, scan, tmp_path):
     words = ["infer", "-m", trained, scan, "-o", tmp_path / "o"]
     error = refused(*words, "--memory", "1MiB")
