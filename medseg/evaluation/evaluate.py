@@ -17,6 +17,7 @@ from medseg.datasets.checks.digest import Digest
 from medseg.datasets.checks.survey import Item, label_items, survey
 from medseg.datasets.labels import Labels, one_channel
 from medseg.datasets.layouts import DataSet, dicom_tree, read_dataset
+from medseg.datasets.layouts.endings import by_image
 from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import GridError, MedsegError, OutputError, nearest, some
 from medseg.evaluation.case import score_case
@@ -168,7 +169,7 @@ def score_folders(
         expected |= tree.labelled()
         labels = labels or find_labels(predictions, references) or _own_labels(tree)
     else:
-        expected |= by_case(_scans("references", references), predicted, case_names)
+        expected |= by_case(by_image(_scans("references", references), predicted), predicted, case_names)
     if _single(predictions) and _single(references):
         predicted = {next(iter(expected)): predictions}
     elif _single(predictions):

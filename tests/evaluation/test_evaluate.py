@@ -64,6 +64,15 @@ def test_cases_are_matched_scored_and_summed_up(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.csv", "metrics.json"]
 
 
+def test_references_may_have_an_ending(tmp_path: Path) -> None:
+    predictions = save(tmp_path / "p", a=HALF, b=ALL)
+    references = save(tmp_path / "r", a_mask=HALF, b_mask=HALF, c_mask=HALF)
+    same = save(tmp_path / "s", a=HALF, b=HALF, c=HALF)
+    found, plain = (evaluate(predictions, folder, CELLS) for folder in (references, same))
+    assert [case.name for case in found.cases] == ["a", "b", "c"] and found.missing == ("c",)
+    assert found.summary() == plain.summary()
+
+
 def test_the_files_say_what_the_report_says(tmp_path: Path) -> None:
     references = save(tmp_path / "r", a=HALF, gone=HALF)
     report = evaluate(save(tmp_path / "p", a=ALL), references, CELLS, tmp_path / "out")

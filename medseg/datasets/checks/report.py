@@ -77,6 +77,7 @@ class Report:
         cases: in natural order of the names.
         findings: errors first.
         labels: what label files may hold, where it is known.
+        note: what else of its files' names is to be said.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Report:
     cases: tuple[CaseFacts, ...]
     findings: tuple[Finding, ...]
     labels: Labels | None = None
+    note: str = ""
 
     @cached_property
     def errors(self) -> tuple[Finding, ...]:
@@ -191,6 +193,7 @@ class Report:
             "medseg": __version__,
             "name": self.name,
             "layout": self.layout,
+            "note": self.note,
             "cases": len(self.cases),
             "complete": self.complete,
             "patients": self.patients(),

@@ -49,7 +49,8 @@ def check_dataset(
     facts = survey((item for case in files.values() for item in case.items), workers, watch, fresh)
     cases = [case.known(facts) for case in files.values()]
     findings = [*_of_layout(found), *(_located(found, f) for f in _all(cases, expected, told, files))]
-    return Report(found.name, found.layout, tuple(cases), tuple(sorted(findings, key=_order)), expected.labels)
+    ordered = tuple(sorted(findings, key=_order))
+    return Report(found.name, found.layout, tuple(cases), ordered, expected.labels, found.note)
 
 
 def used_only(found: DataSet, names: Iterable[str]) -> DataSet:

@@ -42,9 +42,10 @@ def table_of(report: Report, every: bool = False) -> Table:
 
 def overview(report: Report) -> Iterator[str]:
     """The set in a few lines."""
+    note = f"; {report.note}" if report.note else ""
     yield (
-        f"{report.name} ({report.layout} layout): {plural(len(report.cases), 'case')}, {report.complete} with image "
-        f"and label; {_patients(report)}"
+        f"{report.name} ({report.layout} layout{note}): {plural(len(report.cases), 'case')}, {report.complete} with "
+        f"image and label; {_patients(report)}"
     )
     kinds = report.kinds()
     shape = " x ".join(_range(axis, 0) for axis in report.shapes())

@@ -41,6 +41,7 @@ class DataSet:
         channel_files: how a case's files are told apart where each holds some of its channels.
         table: the manifest, where the data set is one's.
         why: what its layout was recognised by; empty where it was named.
+        note: what else of its files' names is to be said.
         case_names: «digest» where all cases are called by digests, «stem» where private ones alone are.
         left_out: the names of the cases that were taken out, by what they are called in their files.
     """
@@ -56,6 +57,7 @@ class DataSet:
     channel_files: ChannelFiles | None = None
     table: Path | None = None
     why: str = ""
+    note: str = ""
     case_names: Literal["stem", "digest"] = "stem"
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -129,7 +131,8 @@ class DataSet:
         several = max((len(case.images) for case in self.cases), default=1)
         files = f" of {several} files each" if several > 1 else ""
         why = f" ({self.why})" if self.why else ""
-        return f"{self.path}: {self.layout} layout{why}, {len(self.cases)} cases{files}"
+        note = f"; {self.note}" if self.note else ""
+        return f"{self.path}: {self.layout} layout{why}, {len(self.cases)} cases{files}{note}"
 
 
 class Layout(NamedTuple):

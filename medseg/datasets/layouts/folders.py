@@ -3,7 +3,8 @@
 root/
   dataset.json        optional: DatasetInfo
   images/  a.tif  b.tif            or image/, imgs/, img/, imagesTr/
-  labels/  a.tif  b.tif            or masks/, label/, mask/, labelsTr/; a.nii.gz and a.ome.zarr are both «a»
+  labels/  a.tif  b.tif            or masks/, label/, mask/, labelsTr/; a.nii.gz and a.ome.zarr are both «a»;
+                                   or a_mask.tif, b_mask.tif: one ending that all have (:mod:`.endings`)
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from medseg.datasets.cases import IMAGES, LABELS, find_scans
 from medseg.datasets.layouts.dataset import SHOWN, DataSet, Layout, joined
 from medseg.datasets.layouts.description import DATASET, own_info, read_content
+from medseg.datasets.layouts.endings import endings_of
 from medseg.errors import MedsegError, nearest
 
 OF_IMAGES = {
@@ -50,6 +52,9 @@ def read(root: Path) -> DataSet:
     info = own_info(content, root / DATASET) if content is not None else None
     images = scans_in(root / images_name)
     labels = find_scans(root / labels_name) if (root / labels_name).is_dir() else {}
+    endings = endings_of(images, labels)
+    if endings is not None:
+        labels = {endings.image_of(stem): path for stem, path in labels.items()}
     patients = info.patients if info is not None else {}
     for name in patients:
         if name not in images:
@@ -63,6 +68,7 @@ def read(root: Path) -> DataSet:
         cases,
         orphans,
         labels_folder=labels_name,
+        note="" if endings is None else str(endings),
     )
 
 
@@ -75,8 +81,13 @@ def folders_of(root: Path) -> tuple[str, str]:
     for images, labels in OF_IMAGES.items():
         if (root / images).is_dir():
             return images, next((name for name in labels if (root / name).is_dir()), labels[0])
-    there = ", ".join(sorted(p.name for p in root.iterdir() if p.is_dir())[:SHOWN]) or "no folder"
-    raise MedsegError(f"{root} has no folder {IMAGES}/ (it holds {there}): a data set has {IMAGES}/ and {LABELS}/")
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    there = ", ".join(path.name for path in folders[:SHOWN]) or "no folder"
+    below = next((f"; {path} has: take that folder" for path in folders if recognised(path) is not None), "")
+    raise MedsegError(
+        f"{root} has no folder {IMAGES}/ (it holds {there}): a data set has {IMAGES}/ and {LABELS}/, or a table of its "
+        f"files{below}"
+    )
 
 
 def scans_in(folder: Path) -> dict[str, Path]:
