@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -14,7 +15,7 @@ from medseg.cli.case_names import CASE_NAMES, CaseNames
 from medseg.errors import MedsegError, OutputError
 
 if TYPE_CHECKING:
-    from medseg.evaluation.evaluate import Wanted
+    from medseg.evaluation.evaluate import Scored, Wanted
     from medseg.evaluation.report import Report
     from medseg.tracking.store import Store
 
@@ -112,7 +113,7 @@ def evaluate(
     report = mark_trained(scored.report, scored.masks)
     write_report(report, output, scored.references)
     if page is not None:
-        _write_page(page, report, folders, references, images)
+        _write_page(page, replace(scored, report=report), folders, references, images)
     _track(report, folders, output, wanted_store)
     _show(report, as_json)
 
@@ -195,7 +196,7 @@ def _page(output: Path | None, images: Path | None, overwrite: bool) -> Path | N
     return path
 
 
-def _write_page(path: Path, report: Report, predictions: list[Path], references: Path, images: Path | None) -> None:
+def _write_page(path: Path, scored: Scored, predictions: list[Path], references: Path, images: Path | None) -> None:
     """Writes the page of an evaluation whose images are known."""
     from medseg.learned_from import trained_cases
     from medseg.tracking.html.page import Page
@@ -204,7 +205,8 @@ def _write_page(path: Path, report: Report, predictions: list[Path], references:
     images = images or images_beside(references)
     if images is None:
         return
-    shown = show_cases(report, files_opener(report, predictions, references, images))
+    report = scored.report
+    shown = show_cases(report, files_opener(scored, images))
     about = {"predictions": ", ".join(folder.name for folder in predictions), "references": references.name}
     about |= trained_cases(report)
     try:

@@ -56,6 +56,20 @@ def test_images_are_matched_by_stem_or_first_channel(medseg, data_set, predictio
     assert known == {"case0": False, "case1": True, "case2": True, "case3": True}
 
 
+def test_a_data_set_whose_labels_have_an_ending_has_a_page(medseg, data_set, predictions, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(data_set / "images", root / "images")
+    (root / "masks").mkdir()
+    for path in (data_set / "labels").iterdir():
+        shutil.copy(path, root / "masks" / f"{path.stem}_segmentation.tif")
+    for references in (root, root / "masks"):
+        out = tmp_path / references.name
+        assert medseg(*words(predictions, references, out))[0] == 0
+        content = data_of(out / "report.html")
+        assert content["names"] == ["case0", "case1", "case2", "case3"]
+        assert all(case["parts"][0]["image"] for case in content["cases"])
+
+
 def test_no_page_where_none_is_wanted(medseg, data_set, predictions, tmp_path):
     assert medseg(*words(predictions, data_set, tmp_path / "out"), "--no-html")[0] == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.csv", "metrics.json"}

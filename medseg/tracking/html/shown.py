@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from medseg.datasets.cases import find_scans
 from medseg.datasets.labels import Labels
 from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import MedsegError, nearest
+from medseg.evaluation.evaluate import Scored
 from medseg.evaluation.opened import open_pair
 from medseg.evaluation.report import Report
 from medseg.scans.scan import open_scan, stem_of, suffix_of
@@ -68,25 +69,20 @@ def show_cases(report: Report, open_case: OpenCase, limits: Limits | None = None
     return [_show(case, open_case(case.name), report.labels, voxels) for case in cases]
 
 
-def files_opener(report: Report, predictions: Sequence[Path], references: Path, images: Path | None) -> OpenCase:
+def files_opener(scored: Scored, images: Path | None) -> OpenCase:
     """Opens the cases of an evaluation from what was evaluated.
 
     Args:
-        report: the evaluation.
-        predictions: the folders of masks, or one mask.
-        references: the folder of labels, a data set's root, or one label.
+        scored: the evaluation.
         images: the folder of images, or one; None for none. Matched by stem, or by stem and ``_0000``.
 
     Raises:
         MedsegError: where there is no image for any case, or the folder is missing.
     """
-    labels = next((references / folder for _, folder in PAIRS if (references / folder).is_dir()), references)
-    masks = {name: path for folder in predictions for name, path in _files(folder, report).items()}
-    truths = _files(labels, report)
-    pictures = {} if images is None else _images(images, report)
+    pictures = {} if images is None else _images(images, scored.report)
 
     def open_case(name: str) -> CaseScans:
-        mask, truth = open_pair(None if name in report.missing else masks[name], truths[name], report.labels)
+        mask, truth = open_pair(scored.masks.get(name), scored.references[name], scored.report.labels)
         return CaseScans(name, truth, mask, open_scan(pictures[name]) if name in pictures else None)
 
     return open_case
@@ -101,17 +97,15 @@ def images_beside(references: Path) -> Path | None:
     return None
 
 
-def _files(path: Path, report: Report) -> Mapping[str, Path]:
-    if not path.is_file() and not suffix_of(path):
-        return by_case(find_scans(path), _names(report))
-    return {case.name: path for case in report.cases if case.name == stem_of(path) or len(report.cases) == 1}
-
-
 def _images(path: Path, report: Report) -> dict[str, Path]:
     if not path.exists():
         raise MedsegError(f"images {path}: no such file or folder")
-    found = dict(_files(path, report))
-    names = {name: next((n for n in (name, name + FIRST_CHANNEL) if n in found), None) for name in _names(report)}
+    cases = [case.name for case in report.cases]
+    if path.is_file() or suffix_of(path):
+        found = {name: path for name in cases if name == stem_of(path) or len(cases) == 1}
+    else:
+        found = by_case(find_scans(path), cases)
+    names = {name: next((n for n in (name, name + FIRST_CHANNEL) if n in found), None) for name in cases}
     matched = {name: found[stem] for name, stem in names.items() if stem is not None}
     if not matched:
         first = report.cases[0].name
@@ -119,10 +113,6 @@ def _images(path: Path, report: Report) -> dict[str, Path]:
             f"images {path}: holds no image of the stem of a case, such as {first!r}{nearest(first, found)}"
         )
     return matched
-
-
-def _names(report: Report) -> list[str]:
-    return [case.name for case in report.cases]
 
 
 def _show(case: Ranked, scans: CaseScans, labels: Labels, voxels: int) -> ShownCase:
