@@ -14,6 +14,7 @@ from medseg.datasets.labels import Labels
 from medseg.datasets.layouts import DataSet, DatasetInfo, open_dataset
 from medseg.errors import ConfigError, nearest
 from medseg.experiment import BorderData, Data, Experiment
+from medseg.files import absent
 from medseg.scans.segments import SegmentLook
 
 CASE_LISTS = ("exclude", "train", "validation", "test")
@@ -68,8 +69,7 @@ def data_root(data: Data) -> Path:
     if root.exists():
         return root
     if data.phantom is None:
-        beside = [p.name for p in root.parent.iterdir() if p.is_dir()] if root.parent.is_dir() else []
-        raise ConfigError(f"data.root {root} does not exist{nearest(root.name, beside)}")
+        raise ConfigError(f"data.root {absent(root, folders=True)}")
     from medseg.datasets.phantom import write_phantom
 
     phantom = data.phantom

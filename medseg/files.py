@@ -8,7 +8,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import MedsegError
+from medseg.errors import MedsegError, nearest
+
+
+def absent(path: Path, folders: bool = False) -> str:
+    """«PATH does not exist; did you mean 'NAME'?»: the nearest name beside it, but for hidden ones.
+
+    Args:
+        folders: whether a folder is wanted, so that files are no answer.
+    """
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    names = [p.name for p in beside if not p.name.startswith(".") and (p.is_dir() or not folders)]
+    return f"{path} does not exist{nearest(path.name, sorted(names))}"
 
 
 def partial_of(path: Path) -> Path:

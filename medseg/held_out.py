@@ -18,7 +18,7 @@ from medseg.evaluation.evaluate import INFERENCE, Wanted, find_probabilities, sc
 from medseg.evaluation.made_by import VALIDATION
 from medseg.evaluation.report import Report
 from medseg.experiment import CONFIG, Experiment
-from medseg.files import write_json
+from medseg.files import absent, write_json
 from medseg.fold_runs import FoldRuns
 from medseg.learned_from import mark_trained, trained_cases
 from medseg.scans.sink import as_output_error
@@ -127,6 +127,8 @@ def places_of(run: Path) -> list[Path]:
     Raises:
         MedsegError: where there is none.
     """
+    if not run.exists():
+        raise MedsegError(f"{absent(run, folders=True)}; give a run's folder, or --predictions and --references")
     runs = FoldRuns.read(run) if FoldRuns.are_in(run) else None
     places = [run / VALIDATION] if runs is None else [runs.place(fold) / VALIDATION for fold in range(runs.count)]
     there = [place for place in places if place.is_dir()]

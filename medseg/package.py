@@ -17,7 +17,7 @@ from medseg.datasets.channels import ChannelFiles
 from medseg.datasets.fingerprint import Fingerprint
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError, PackageError
-from medseg.files import partial_of, read_json, sha256_of, write_json
+from medseg.files import absent, partial_of, read_json, sha256_of, write_json
 from medseg.inference.settings import InferenceSettings
 from medseg.postprocessing.settings import Step
 from medseg.scans.preprocessing import Preprocessing
@@ -95,6 +95,8 @@ def find_package(path: Path) -> Path:
     for folder in (path, path / "model"):
         if (folder / MODEL).is_file():
             return folder
+    if not path.exists():
+        raise PackageError(f"{absent(path, folders=True)}; a model is a package's folder or a run's")
     if path.is_file():
         raise PackageError(f"{path} is a file; a model is a package folder ({MODEL} and {WEIGHTS}) or a run's folder")
     if folds := [fold.parent.parent.name for fold in sorted(path.glob(f"fold*/model/{MODEL}"))]:

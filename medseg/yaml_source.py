@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from medseg.errors import ConfigError, nearest
+from medseg.files import absent
 
 
 class YamlSource:
@@ -32,8 +33,7 @@ class YamlSource:
             text = path.read_text(encoding="utf-8")
             content, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
         except FileNotFoundError:
-            beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-            raise ConfigError(f"{path} does not exist{nearest(path.name, beside)}") from None
+            raise ConfigError(absent(path)) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} cannot be read as a config: {error}") from None
         except yaml.YAMLError as error:

@@ -122,7 +122,7 @@ def test_missing_parts_are_named(package, tmp_path):
     (package / WEIGHTS).unlink()
     with pytest.raises(MedsegError, match="missing"):
         read_network(package, read_card(package))
-    with pytest.raises(MedsegError, match="no model package"):
+    with pytest.raises(MedsegError, match="none does not exist; a model is a package's folder or a run's"):
         find_package(tmp_path / "none")
     with pytest.raises(MedsegError, match="is a file"):
         find_package(package / MODEL)

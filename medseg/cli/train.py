@@ -10,6 +10,7 @@ import typer
 
 from medseg.cli.case_names import CASE_NAMES, CaseNames
 from medseg.errors import MedsegError
+from medseg.files import absent
 
 if TYPE_CHECKING:
     from medseg.experiment import Experiment
@@ -108,6 +109,8 @@ def schema() -> None:
 def _resumed(resume: Path, output: Path | None) -> Path:
     if output is not None and output.resolve() != resume.resolve():
         raise MedsegError(f"--resume {resume} and -o {output} name two folders: a resumed run stays in its own")
+    if not resume.exists():
+        raise MedsegError(absent(resume, folders=True))
     if not (resume / "experiment.yaml").is_file():
         raise MedsegError(f"{resume} holds no experiment.yaml: it is no run's folder, so there is nothing to resume")
     return resume

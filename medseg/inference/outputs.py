@@ -10,6 +10,7 @@ from pathlib import Path
 from medseg.datasets.cases import natural_key
 from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import MedsegError, OutputError, ScanError, nearest
+from medseg.files import absent
 from medseg.scans.dicom_series import files_in, sources_in
 from medseg.scans.scan import READERS, SUFFIXES, open_scan, stem_of, suffix_of
 
@@ -43,8 +44,7 @@ def find_sources(inputs: Sequence[Path]) -> list[Path]:
     sources: list[Path] = []
     for path in inputs:
         if not path.exists():
-            beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise ScanError(f"{path} does not exist{nearest(path.name, beside)}")
+            raise ScanError(absent(path))
         if path.is_file() or _is_scan(path):
             sources.append(path)
         else:

@@ -29,8 +29,8 @@ from urllib.request import (
 import torch
 from torch import Tensor
 
-from medseg.errors import ConfigError, PackageError, nearest
-from medseg.files import sha256_of
+from medseg.errors import ConfigError, PackageError
+from medseg.files import absent, sha256_of
 from medseg.scans.cache_folder import cache_folder
 
 SECONDS = 60
@@ -50,8 +50,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         raise PackageError(f"{path} is a folder, not a file of weights; a model of medseg goes to training.init_from")
     if not path.is_file():
-        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise PackageError(f"{path} does not exist{nearest(path.name, beside)}")
+        raise PackageError(absent(path))
     content = _safetensors(path) if _is_safetensors(path) else _torch(path)
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

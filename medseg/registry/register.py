@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.errors import PackageError
 from medseg.files import read_json
+from medseg.fold_runs import FoldRuns
 from medseg.package import WEIGHTS, ModelCard, check_weights, find_package, read_card
 from medseg.registry.address import SCHEME, check_alias, check_name
 from medseg.registry.fetch import DIGEST, package_digest
@@ -94,14 +95,15 @@ def candidate(word: str, store: str | None = None) -> Iterator[Candidate]:
     place, client, run = search_run(word, Store.resolve(store))
     with TemporaryDirectory() as made, place.explained(f"does not give the model of the run {run.info.run_name}"):
         if "model" not in {file.path for file in client.list_artifacts(run.info.run_id)}:
-            raise _no_model(f"the run {run.info.run_name} in {place.shown}")
+            raise _no_model(f"the run {run.info.run_name} in {place.shown}", run.data.tags.get("medseg.kind"))
         package = Path(client.download_artifacts(run.info.run_id, "model", made))
         yield Candidate(find_package(package), place, str(run.info.run_id))
 
 
 def _of_folder(path: Path, store: str | None) -> Candidate:
     run = next((folder / RUN for folder in (path, path.parent) if (folder / RUN).is_file()), None)
-    if run is not None and run.parent == path and not (path / "model").is_dir():
+    alone = run is not None and run.parent == path and not (path / "model").is_dir()
+    if alone and not FoldRuns.are_in(path):
         raise _no_model(str(path))
     package = find_package(path)
     place = read_json(run, "the run's place in MLflow") if run is not None else {}
@@ -111,7 +113,10 @@ def _of_folder(path: Path, store: str | None) -> Candidate:
     return Candidate(package, where, known.get("run_id") if own else None)
 
 
-def _no_model(run: str) -> PackageError:
+def _no_model(run: str, kind: str | None = None) -> PackageError:
+    if kind not in (None, "training"):
+        rest = "register one of its folds" if kind == "cross-validation" else "register the training run of its model"
+        return PackageError(f"{run} has no model, since it is no training ({kind}): {rest}")
     return PackageError(
         f"{run} has no model: it ended before its first validation, which keeps the best weights; resume the run, or "
         "register another one"

@@ -28,7 +28,7 @@ from medseg.tracking.applied import REFERENCES
 from medseg.tracking.charts import confusion_chart, curves_chart, read_curves, strips_chart
 from medseg.tracking.html.display import CaseScans
 from medseg.tracking.html.page import NAME, Page
-from medseg.tracking.html.ranking import column_of, notable
+from medseg.tracking.html.ranking import column_of
 from medseg.tracking.html.sections import MOST_LABELS, confusion_of
 from medseg.tracking.html.shown import ShownCase, show_cases
 from medseg.tracking.planes import case_picture
@@ -72,11 +72,9 @@ class Review:
         found |= {f"charts/{column}": strips_chart(report, column) for column in columns}
         if counts is not None and report.labels.classes <= MOST_LABELS:
             found["charts/confusion"] = confusion_chart(counts, ("background", *report.labels.foreground))
-        by_name = {shown.ranked.name: shown for shown in self.shown}
-        told = notable([shown.ranked for shown in self.shown])
-        words = {case.name: case.word.split()[0] for case in told}
         ignored = report.labels.classes + 1
-        return found | {f"cases/{words[case.name]}": case_picture(by_name[case.name], ignored) for case in told}
+        told = {case.ranked.notable: case for case in self.shown if case.ranked.notable is not None}
+        return found | {f"cases/{word}": case_picture(case, ignored) for word, case in told.items()}
 
     def log(self, run: Run) -> dict[str, str]:
         """Logs it: means of every metric as ``best/...``, tables, pictures, and the page.

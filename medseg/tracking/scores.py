@@ -183,10 +183,12 @@ def _of_run(store: Store, client: MlflowClient, run: Run, folder: Path | None = 
     run_id, name = run.info.run_id, run.info.run_name or run.info.run_id
     with store.explained(f"does not give the files of the run {name}"), TemporaryDirectory() as made:
         copies = Path(made)
-        for artifact in (REVIEW, CARD):
+        for artifact in (REVIEW, JSON, CARD):
             _copy(client, run_id, artifact, copies)
         if (copies / REVIEW).is_file():
             return Found(_of_review(copies, run_id), store)
+        if (copies / JSON).is_file():
+            return Found(replace(read_report(copies / JSON, name), run=run_id), store)
         rows, best = _table(client, run_id, name, copies), _training(folder or copies).get("step")
     steps = [row["step"] for row in rows if isinstance(row.get("step"), int)]
     if not steps:

@@ -114,3 +114,24 @@ def test_every_documented_command_is_one(path, monkeypatch):
         name, *words = shlex.split(line.replace("...", "").replace("[", "").replace("]", ""))
         command = typer.main.get_command(app).commands[name]
         command.make_context(name, list(words), resilient_parsing=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("infer", "{scan}", "-o", "{out}", "-m", "{run}"),
+        ("export", "{run}", "--to", "onnx", "-o", "{out}"),
+        ("train", "--resume", "{run}"),
+        ("evaluate", "{run}"),
+        ("register", "{run}", "--name", "x"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_run_that_does_not_exist_is_told_with_the_nearest(refused, tmp_path, words):
+    for name in ("unet-20261121", ".hidden"):
+        (tmp_path / name).mkdir()
+    for name in ("a.tif", "unet-2026112.txt"):
+        (tmp_path / name).touch()
+    places = {"scan": tmp_path / "a.tif", "run": tmp_path / "unet-2026112", "out": tmp_path / "o.onnx"}
+    error = refused(*(word.format(**places) for word in words))
+    assert f"{places['run']} does not exist; did you mean 'unet-20261121'?" in error

@@ -55,6 +55,18 @@ def test_reports_are_compared_written_and_tracked(medseg, pair, here):
     assert set(FILES) <= {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
+def test_tracked_evaluations_are_compared_by_their_names(medseg, reports, here):
+    folders = []
+    for name in ("poor", "good"):
+        words = ["--predictions", reports / name, "--references", reports / "r", "-o", here / name, "--track"]
+        assert medseg("evaluate", *words)[0] == 0
+        folders.append(here / name)
+    names = [f"evaluation {folder.name}" for folder in folders]
+    found = [json.loads(medseg("compare", *words, "--no-tracking", "--json")[1]) for words in (names, folders)]
+    rows = [[{**row, "first": None, "second": None} for row in content["rows"]] for content in found]
+    assert rows[0] == rows[1]
+
+
 def test_without_tracking_nothing_is_left_but_what_is_asked_for(medseg, refused, pair, here):
     code, out, _ = medseg("compare", *pair, "--no-tracking", "--json", "--metrics", "dice,iou")
     content = json.loads(out)

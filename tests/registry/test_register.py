@@ -12,6 +12,7 @@ from small_packages import write_model
 from medseg.cli.app import main
 from medseg.errors import MedsegError
 from medseg.files import sha256_of, write_json
+from medseg.fold_runs import FoldRuns
 from medseg.package import WEIGHTS
 from medseg.registry import register as register_module
 from medseg.registry.fetch import package_digest
@@ -114,6 +115,17 @@ def test_a_run_without_a_model_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(MedsegError, match=r"the run early .* has no model"), candidate("early", store.uri):
         pass
     with pytest.raises(MedsegError, match="did you mean 'early'"), candidate("earlyy", store.uri):
+        pass
+    client.create_run(store.experiment(client, "empty"), run_name="scores", tags={"medseg.kind": "evaluation"})
+    with pytest.raises(MedsegError, match=r"evaluation.*register the training run"), candidate("scores", store.uri):
+        pass
+
+
+def test_a_cross_validation_names_its_folds(run: Path, tmp_path: Path) -> None:
+    FoldRuns(tmp_path, 2, {}).write()
+    write_json(tmp_path / "run.json", {"store": "sqlite:///x.db", "run_id": "0"})
+    shutil.copytree(run / "model", tmp_path / "fold1" / "model")
+    with pytest.raises(MedsegError, match=r"for each of 1 folds: name one, such as .*fold1"), candidate(str(tmp_path)):
         pass
 
 

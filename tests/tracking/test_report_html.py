@@ -37,8 +37,10 @@ from medseg.tracking.html.display import CaseScans, Display
 from medseg.tracking.html.packed import Packed, pack, unpack
 from medseg.tracking.html.page import Page
 from medseg.tracking.html.parts import Grey, busiest, parts_of, sides_for, step_for
-from medseg.tracking.html.ranking import chosen, notable, ranked
+from medseg.tracking.html.ranking import chosen, ranked
 from medseg.tracking.html.shown import Limits, show_cases
+from medseg.tracking.planes import case_picture
+from medseg.tracking.review import Review
 
 LABELS = Labels({"background": 0, "liver": 3, "kidney": 7})
 EVIL = "<script>window.harmed=1</script>"
@@ -281,8 +283,7 @@ def test_cases_are_ranked_from_the_worst(cases: dict[str, CaseScans]) -> None:
     order = ranked(report_of(cases, LABELS))
     assert [case.name for case in order] == ["none", EVIL, "fair", "good"]
     assert [case.word for case in order] == ["worst", "median", "3 of 4 from the worst", "best"]
-    assert [case.name for case in notable(order)] == ["none", EVIL, "good"]
-    assert [case.name for case in notable(order[:1])] == ["none"]
+    assert [case.notable for case in order] == ["worst", "median", None, "best"]
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
@@ -293,7 +294,25 @@ def test_the_worst_the_median_and_the_best_are_among_the_chosen(number: int, cou
     assert len(found) == min(number, count) and found == sorted(found, key=lambda case: case.place)
     assert len({case.name for case in found}) == len(found)
     if count >= 3:
-        assert {case.name for case in notable(order)} <= {case.name for case in found}
+        assert [case.notable for case in found if case.notable] == [case.notable for case in order if case.notable]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 20])
+def test_pictures_are_of_the_worst_the_median_and_the_best_of_all_cases(tmp_path: Path, number: int) -> None:
+    found = {}
+    for i in range(number):
+        reference, prediction, _ = volumes(i, (8, 9, 10), i / number / 2)
+        found[str(i)] = scans(str(i), reference, prediction, np.full(reference.shape, i, np.int16))
+    report = report_of(found, LABELS)
+    shown = show_cases(report, found.__getitem__)
+    pictures = Review(tmp_path, report, shown, None).pictures()
+    told = {name: picture for name, picture in pictures.items() if name.startswith("cases/")}
+    order = [case.name for case in ranked(report)]
+    words = {order[number - 1]: "best", order[(number - 1) // 2]: "median", order[0]: "worst"}
+    assert set(told) == {f"cases/{word}" for word in words.values()}
+    by_name = {case.ranked.name: case for case in shown}
+    for name, word in words.items():
+        assert told[f"cases/{word}"].tobytes() == case_picture(by_name[name], LABELS.classes + 1).tobytes()
 
 
 # The file

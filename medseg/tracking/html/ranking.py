@@ -32,10 +32,14 @@ class Ranked:
     score: float
 
     @property
+    def notable(self) -> str | None:
+        """«worst», «median» or «best», of which one case can be several and is the first; None for the others."""
+        return {self.of - 1: "best", (self.of - 1) // 2: "median", 0: "worst"}.get(self.place)
+
+    @property
     def word(self) -> str:
         """«worst», «median», «best», or the place in words."""
-        words = {self.of - 1: "best", (self.of - 1) // 2: "median", 0: "worst"}
-        return words.get(self.place, f"{self.place + 1} of {self.of} from the worst")
+        return self.notable or f"{self.place + 1} of {self.of} from the worst"
 
 
 def column_of(report: Report) -> str:
@@ -65,11 +69,6 @@ def _wanted(number: int) -> Iterator[int]:
     near = ((2 * k, 2 * k + 1, number - 1 - k, middle - k, middle + k) for k in range(number))
     order = dict.fromkeys([0, number - 1, middle, *chain.from_iterable(near)])
     return (place for place in order if 0 <= place < number)
-
-
-def notable(cases: list[Ranked]) -> list[Ranked]:
-    """The worst, the median and the best; fewer where they are one."""
-    return [cases[place] for place in sorted({0, (len(cases) - 1) // 2, len(cases) - 1})] if cases else []
 
 
 def _goodness(case: CaseResult, score: float, column: str) -> tuple[int, float]:
