@@ -40,7 +40,7 @@ class ConfigError(MedsegError):
 
 
 class TrainingError(MedsegError):
-    """A training that cannot go on: its weights are no numbers any more."""
+    """A training that cannot go on: its weights are no numbers any more, or who reads its samples is gone."""
 
 
 class PackageError(MedsegError):

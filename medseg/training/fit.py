@@ -34,6 +34,8 @@ from medseg.training.settings import TrainingSettings
 from medseg.training.task import LOG_EVERY, SegmentationTask
 from medseg.training.validation import Validation, Validator
 
+LOST_WORKER = "DataLoader worker"
+"""What PyTorch's word of such a process begins with."""
 CHECKPOINT_SECONDS = 120
 """At the most so much work is lost to a kill (and at the least what lies between two validations)."""
 
@@ -90,7 +92,8 @@ def fit(
 
     Raises:
         PackageError: where the checkpoint is damaged, foreign, or another network's.
-        TrainingError: where the weights are no finite numbers any more; nothing of them is kept.
+        TrainingError: where the weights are no finite numbers any more, of which nothing is kept; where a process that
+            reads samples was killed.
         KeyboardInterrupt: on Ctrl-C; what was checkpointed can be resumed.
     """
     checkpoint = folder / "last.ckpt"
@@ -299,5 +302,12 @@ def _run(trainer: Trainer, task: SegmentationTask, loader: DataLoader[Any], chec
             trainer.fit(task, loader, ckpt_path=checkpoint, weights_only=True)
         except SystemExit:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from None
+        except RuntimeError as error:
+            if not str(error).startswith(LOST_WORKER):
+                raise
+            raise TrainingError(
+                f"a process that reads samples came to an end ({' '.join(str(error).split())}): the memory may not "
+                "suffice; lower training.cache_mib or training.workers, and go on with medseg train --resume"
+            ) from None
         finally:
             signal.signal(signal.SIGINT, handler)

@@ -1,6 +1,8 @@
 """Laws of the loop, in process: same seed same weights, interrupted is uninterrupted, dropout included."""
 
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -162,3 +164,17 @@ def test_weights_that_are_no_numbers_end_a_training(tmp_path):
         run(tmp_path / "a", steps=24, **wild)
     saved = tmp_path / "a" / "last.ckpt"
     assert not saved.exists() or all(x.isfinite().all() for x in torch.load(saved)["state_dict"].values())
+
+
+def test_a_killed_reader_ends_a_training_with_a_sentence(tmp_path, monkeypatch):
+    here = os.getpid()
+    plain = TileSamples.__getitem__
+
+    def fatal(self, index):
+        if os.getpid() != here and index > 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(self, index)
+
+    monkeypatch.setattr(TileSamples, "__getitem__", fatal)
+    with pytest.raises(MedsegError, match=r"reads samples came to an end .*lower training.cache_mib"):
+        run(tmp_path / "a", workers=1)
