@@ -9,10 +9,10 @@ from pathlib import Path
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError
 from medseg.evaluation.families import FAMILIES, NUMBERS, Values, calibrate, counted, measure_surfaces
+from medseg.evaluation.lattice import diagonal
 from medseg.evaluation.metrics import MISSING, Counts, Scores, evaluate_pair
 from medseg.evaluation.opened import Reference, open_pair
 from medseg.evaluation.pair import Lengths, Options, Pair
-from medseg.evaluation.surfaces import diagonal
 from medseg.scans.scan import Scan, open_scan
 
 
@@ -117,6 +117,6 @@ def _missing(name: str, reference: Scan, labels: Labels, options: Options) -> Ca
     """A case without a prediction scores the worst of everything, whatever the reference holds."""
     lengths = Lengths.of(reference, None)
     axes = len(reference.shape)
-    worst = diagonal(reference.shape, lengths.spacing)
+    worst = diagonal(reference.shape, lengths.steps)
     values = {m.column(lengths.unit, axes): worst if m.missing is None else m.missing for m in options.metrics}
     return CaseResult(name, None, {label: dict(values) for label in labels.targets}, {"case_pixel_error": 1.0})

@@ -14,10 +14,11 @@ from medseg.evaluation.calibration import calibration_of
 from medseg.evaluation.catalogue import Family
 from medseg.evaluation.connectomics import THIN_VOXELS, Segments, segments_of, thinned
 from medseg.evaluation.detection import InstanceScores, lesions
+from medseg.evaluation.lattice import diagonal
 from medseg.evaluation.metrics import Counts
 from medseg.evaluation.overlaps import Components, Numbering, Numbers, slabs, tally
 from medseg.evaluation.pair import Lengths, Pair
-from medseg.evaluation.surfaces import Borders, SurfaceDistances, diagonal
+from medseg.evaluation.surfaces import Borders, SurfaceDistances
 from medseg.geometry import Box
 from medseg.scans.scan import Scan
 
@@ -33,8 +34,8 @@ def counted(counts: Counts, number: int, lengths: Lengths) -> Values:
 
 def measure_surfaces(pair: Pair, borders: Borders, values: dict[str, Values]) -> None:
     """Adds the distances between borders."""
-    found = borders.distances(pair.lengths.spacing)
-    worst = diagonal(pair.reference.shape, pair.lengths.spacing)
+    found = borders.distances(pair.lengths.steps)
+    worst = diagonal(pair.reference.shape, pair.lengths.steps)
     for number, label in pair.numbered:
         tolerance = pair.options.tolerance.get(label, math.nan)
         values[label] |= _distances(found.get(number), borders.sizes(number), worst, tolerance)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from medseg.datasets.check import check_grid
 from medseg.datasets.labels import Labels, one_channel
 from medseg.errors import ConfigError, nearest
+from medseg.evaluation.lattice import places, steps_of
 from medseg.geometry import Box
 from medseg.scans.scan import Scan
 
@@ -188,12 +189,12 @@ def compare_objects(
     check_grid(prediction, reference)
     whole = Box.of(reference.shape)
     predicted, expected = (labels.read(scan, whole) for scan in (prediction, reference))
-    spacing = [step / min(reference.spacing_mm) for step in reference.spacing_mm]
+    steps = steps_of(reference) / min(reference.spacing_mm)
     ignored = expected < 0
     scores, objects = [], []
     for number in _classes(labels, names):
         found, there = predicted == number, expected == number
-        scores.append(boundary_scores(found, there, tolerance, spacing, ignored).f1)
+        scores.append(boundary_scores(found, there, tolerance, steps, ignored).f1)
         numbers = one_channel(reference.read(whole), reference.name) if labels.instances and number else there
         objects.append(Objects.of(found, numbers, ignored=ignored, least=least))
     return ObjectScores(Objects.pooled(objects), float(np.mean(scores)))
@@ -234,7 +235,7 @@ def boundary_scores(
     prediction: NDArray,
     reference: NDArray,
     tolerance: float,
-    spacing: Sequence[float] | None = None,
+    steps: NDArray[np.float64] | Sequence[float] | None = None,
     ignored: NDArray | None = None,
 ) -> BoundaryScores:
     """Compares the boundaries of two masks.
@@ -245,8 +246,8 @@ def boundary_scores(
     Args:
         prediction: (\\*n) true inside.
         reference: (\\*n) true inside.
-        tolerance: the distance between voxels' centres that passes, in the spacing's unit (else in voxels).
-        spacing: the size of a voxel along each axis; None takes 1.
+        tolerance: the distance between voxels' centres that passes, in the steps' unit (else in voxels).
+        steps: (d,) or (d, d) between voxels, see :mod:`medseg.evaluation.lattice`; None takes 1 along each axis.
         ignored: (\\*n) true where nothing counts.
 
     Raises:
@@ -255,9 +256,9 @@ def boundary_scores(
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
     predicted, expected = boundary(prediction, ignored), boundary(reference, ignored)
-    step = tuple(spacing or (1.0,) * reference.ndim)
+    apart = np.ones(reference.ndim) if steps is None else np.asarray(steps, np.float64)
     return BoundaryScores(
-        _share_near(predicted, expected, tolerance, step), _share_near(expected, predicted, tolerance, step)
+        _share_near(predicted, expected, tolerance, apart), _share_near(expected, predicted, tolerance, apart)
     )
 
 
@@ -271,14 +272,18 @@ def boundary(mask: NDArray, ignored: NDArray | None = None) -> NDArray[np.bool_]
     return inside & ~ignored & ~binary_erosion(inside | ignored, border_value=1)
 
 
-def _share_near(these: NDArray, others: NDArray, tolerance: float, spacing: Sequence[float]) -> float:
+def _share_near(these: NDArray, others: NDArray, tolerance: float, steps: NDArray[np.float64]) -> float:
     from scipy.ndimage import distance_transform_edt
+    from scipy.spatial import cKDTree
 
     if not these.any():
         return math.nan
     if not others.any():
         return 0.0
-    return _mean(distance_transform_edt(~others, sampling=spacing)[these] <= tolerance)
+    if steps.ndim == 1:
+        return _mean(distance_transform_edt(~others, sampling=steps)[these] <= tolerance)
+    asked, tree = places(np.argwhere(these), steps), cKDTree(places(np.argwhere(others), steps))
+    return _mean(tree.query(asked)[0] <= tolerance)
 
 
 def _meetings(objects: NDArray, components: NDArray, wanted: NDArray) -> tuple[NDArray, NDArray, NDArray]:

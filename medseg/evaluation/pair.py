@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from medseg.datasets.check import check_grid
 from medseg.datasets.labels import Labels
 from medseg.evaluation.catalogue import Family, Metric
+from medseg.evaluation.lattice import steps_of, volume
 from medseg.evaluation.metrics import Counts
 from medseg.evaluation.surfaces import Borders
 from medseg.geometry import Box
@@ -50,31 +50,31 @@ class Options:
         return any(metric.family in families for metric in self.metrics)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lengths:
     """In what a case's distances and volumes are measured.
 
     Attributes:
         unit: «mm», «um», «nm», or «voxels» where neither file states one.
-        spacing: between voxels.
+        steps: (d,) or (d, d) between voxels, see :mod:`medseg.evaluation.lattice`.
     """
 
     unit: str
-    spacing: tuple[float, ...]
+    steps: NDArray[np.float64]
 
     @classmethod
     def of(cls, reference: Scan, prediction: Scan | None) -> Lengths:
         """Of the reference; of the prediction where only that states a unit."""
         stated = next((scan for scan in (reference, prediction) if scan is not None and scan.unit != "pixel"), None)
         if stated is None:
-            return cls(VOXELS, (1.0,) * len(reference.shape))
+            return cls(VOXELS, np.ones(len(reference.shape)))
         unit = SHOWN_UNITS.get(stated.unit, "mm")
-        return cls(unit, tuple(mm / MILLIMETRES[unit] for mm in stated.spacing_mm))
+        return cls(unit, steps_of(stated) / MILLIMETRES[unit])
 
     @property
     def voxel(self) -> float:
         """The volume (in two axes the area) of a voxel."""
-        return math.prod(self.spacing)
+        return volume(self.steps)
 
 
 class Pair:

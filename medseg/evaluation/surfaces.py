@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from medseg.evaluation.lattice import bounds, places
 from medseg.evaluation.points import Points
 from medseg.geometry import Box
 
@@ -146,14 +147,15 @@ class Borders:
         for which, (core, border) in enumerate(zip(cores, borders, strict=True)):
             self._keep(which, core, border, shared, start)
 
-    def distances(self, spacing: Sequence[float]) -> Mapping[int, SurfaceDistances]:
+    def distances(self, steps: NDArray[np.float64] | Sequence[float]) -> Mapping[int, SurfaceDistances]:
         """By class, of those that have a border in both masks.
 
         Args:
-            spacing: (d,) between voxels; distances are in its unit.
+            steps: (d,) or (d, d) between voxels, see :mod:`medseg.evaluation.lattice`; distances are in their unit.
         """
+        apart = np.asarray(steps, np.float64)
         return {
-            number: SurfaceDistances(_nearest(a.finish(), b.finish(), spacing), _nearest(b, a, spacing))
+            number: SurfaceDistances(_nearest(a.finish(), b.finish(), apart), _nearest(b, a, apart))
             for number, (a, b) in sorted(self._found.items())
             if a.count and b.count
         }
@@ -194,11 +196,6 @@ class Borders:
             pair[which].add(codes[classes == number])
 
 
-def diagonal(shape: Sequence[int], spacing: Sequence[float]) -> float:
-    """The largest distance between two voxels of a scan."""
-    return math.hypot(*((n - 1) * s for n, s in zip(shape, spacing, strict=True)))
-
-
 def _occupied(prediction: NDArray, reference: NDArray, inner: Box) -> Box | None:
     """The least box around all foreground of either mask within a box; None where there is none."""
     some = (prediction[inner.slices] > 0) | (reference[inner.slices] > 0)
@@ -220,14 +217,14 @@ def _cut(mask: NDArray, box: Box) -> NDArray:
     return cut
 
 
-def _nearest(these: Points, others: Points, spacing: Sequence[float]) -> Distances:
+def _nearest(these: Points, others: Points, steps: NDArray[np.float64]) -> Distances:
     """From each of these points to the nearest of the others."""
-    forest = _Forest(others, np.asarray(spacing, np.float64))
+    forest = _Forest(others, steps)
     parts = []
     for chunk in these.chunks:
         codes = these.read(chunk)
         alone = codes[codes & 1 == 0]
-        values, counts = np.unique(forest.nearest(these.indices(alone) * forest.spacing), return_counts=True)
+        values, counts = np.unique(forest.nearest(places(these.indices(alone), steps)), return_counts=True)
         parts += [(values, counts), (np.zeros(1), np.array([codes.size - alone.size]))]
     found = Distances.of(parts)
     some = found.counts > 0
@@ -237,27 +234,28 @@ def _nearest(these: Points, others: Points, spacing: Sequence[float]) -> Distanc
 class _Forest:
     """One tree for each chunk of points, made when it is asked."""
 
-    def __init__(self, points: Points, spacing: NDArray[np.float64]) -> None:
+    def __init__(self, points: Points, steps: NDArray[np.float64]) -> None:
         self.points = points
-        self.spacing = spacing
-        self._low = np.array([chunk.low for chunk in points.chunks]) * spacing
-        self._high = np.array([chunk.high for chunk in points.chunks]) * spacing
+        self.steps = steps
+        lows = np.array([chunk.low for chunk in points.chunks])
+        highs = np.array([chunk.high for chunk in points.chunks])
+        self._low, self._high = bounds(lows, highs, steps)
         self._trees: OrderedDict[int, cKDTree] = OrderedDict()
 
-    def nearest(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+    def nearest(self, asked: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, d) places in mm → (n,) the distance from each to the nearest point."""
-        best = np.full(len(places), np.inf)
-        if not len(places):
+        best = np.full(len(asked), np.inf)
+        if not len(asked):
             return best
-        apart = _gap(self._low, self._high, places.min(0), places.max(0))
+        apart = _gap(self._low, self._high, asked.min(0), asked.max(0))
         for number in np.argsort(apart, kind="stable"):
             if apart[number] >= best.max():
                 break
-            near = np.flatnonzero(_gap(places, places, self._low[number], self._high[number]) < best)
+            near = np.flatnonzero(_gap(asked, asked, self._low[number], self._high[number]) < best)
             if near.size:
                 bound = best[near].max() * (1 + ROUNDING)
                 workers = -1 if near.size >= SEVERAL else 1
-                found, _ = self._tree(int(number)).query(places[near], distance_upper_bound=bound, workers=workers)
+                found, _ = self._tree(int(number)).query(asked[near], distance_upper_bound=bound, workers=workers)
                 best[near] = np.minimum(best[near], found)
         return best
 
@@ -265,8 +263,8 @@ class _Forest:
         if number in self._trees:
             self._trees.move_to_end(number)
             return self._trees[number]
-        places = self.points.indices(self.points.read(self.points.chunks[number])) * self.spacing
-        tree = cKDTree(places, leafsize=32, compact_nodes=False, balanced_tree=False)
+        indices = self.points.indices(self.points.read(self.points.chunks[number]))
+        tree = cKDTree(places(indices, self.steps), leafsize=32, compact_nodes=False, balanced_tree=False)
         self._trees[number] = tree
         if len(self._trees) > TREES:
             self._trees.popitem(last=False)

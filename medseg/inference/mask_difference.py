@@ -16,6 +16,7 @@ from medseg.datasets.check import check_grid, open_label
 from medseg.datasets.labels import Labels, one_channel
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics import Counts
+from medseg.postprocessing.chain import voxel_size
 from medseg.scans.blocks import blocks
 from medseg.scans.scan import Scan
 
@@ -67,11 +68,11 @@ def difference(before: Path, after: Path, labels: Labels) -> Difference | None:
 
 
 def _label_changes(counts: Counts, labels: Labels, scan: Scan) -> Iterator[tuple[str, LabelChange]]:
-    voxel, unit = abs(float(np.linalg.det(scan.affine[:3, :3]))) / 1000, "ml"
+    voxel, unit = voxel_size(scan.affine, len(scan.shape)), "mm2"
     if scan.unit == "pixel":
         voxel, unit = 1.0, "voxels"
-    elif len(scan.shape) == 2:
-        voxel, unit = math.prod(scan.spacing_mm), "mm2"
+    elif len(scan.shape) == 3:
+        voxel, unit = voxel / 1000, "ml"
     for name, classes in labels.targets.items():
         before, after = counts.reference_voxels(*classes) * voxel, counts.predicted_voxels(*classes) * voxel
         yield name, LabelChange(counts.scores(*classes).dice, before, after, unit)

@@ -156,7 +156,7 @@ def test_a_boundary_that_is_shifted_passes_within_the_tolerance_alone():
     assert distance_transform_edt(~boundary(reference))[boundary(prediction)].max() == 3
     assert boundary_scores(prediction, reference, 3).f1 == 1
     assert boundary_scores(prediction, reference, 2.9).f1 == 0
-    assert boundary_scores(prediction, reference, 3, spacing=(1, 1.1)).f1 == 0
+    assert boundary_scores(prediction, reference, 3, steps=(1, 1.1)).f1 == 0
 
 
 def test_the_edge_of_what_is_ignored_is_no_boundary():

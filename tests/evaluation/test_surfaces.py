@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
 from medseg.evaluation import points
-from medseg.evaluation.surfaces import Borders, Distances, SurfaceDistances, diagonal
+from medseg.evaluation.lattice import diagonal
+from medseg.evaluation.surfaces import Borders, Distances, SurfaceDistances
 from medseg.geometry import Box
 from medseg.scans.blocks import boxes
 
