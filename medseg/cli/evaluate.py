@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -17,6 +18,8 @@ from medseg.errors import MedsegError, OutputError
 if TYPE_CHECKING:
     from medseg.evaluation.evaluate import Scored, Wanted
     from medseg.evaluation.report import Report
+    from medseg.tracking.applied import Origin
+    from medseg.tracking.html.shown import OpenCase, ShownCase
     from medseg.tracking.store import Store
 
 
@@ -97,43 +100,56 @@ def evaluate(
         probabilities=probabilities,
     )
     page = _page(output, images, overwrite) if html else None
-    wanted_store = _store(store) if track or store is not None else None
     folders = _folders(run, predictions, references)
-    if run is not None and references is None:
-        report = _of_run(run, wanted, output if html else None, output, predicted_only, overwrite)
-        _track(report, folders, output, wanted_store)
-        _show(report, as_json)
-        return
-    if references is None:
-        raise MedsegError("no references are given: add --references LABELS")
     check_free(output, overwrite)
-    scored = score_folders(
-        folders, references, wanted=wanted, predicted_only=predicted_only, case_names=case_names.value
-    )
-    report = mark_trained(scored.report, scored.masks)
-    write_report(report, output, scored.references)
-    if page is not None:
-        _write_page(page, replace(scored, report=report), folders, references, images)
-    _track(report, folders, output, wanted_store)
-    _show(report, as_json)
+    tracked = _tracked(folders, output, store) if track or store is not None else None
+    pictured = html and (output is not None or tracked is not None)
+    if references is not None:
+        scored = score_folders(
+            folders, references, wanted=wanted, predicted_only=predicted_only, case_names=case_names.value
+        )
+        scored = replace(scored, report=mark_trained(scored.report, scored.masks))
+        write_report(scored.report, output, scored.references)
+        found = _looked_at(scored, page, folders, references, images) if pictured else _Found(scored.report)
+    elif run is not None:
+        found = _of_run(run, wanted, pictured, output, predicted_only)
+    _show(found.report, as_json)
+    if tracked is not None:
+        _track(found, output, *tracked)
 
 
-def _store(text: str | None) -> Store:
-    """Where the evaluation's run goes, before anything is computed."""
+@dataclass(frozen=True)
+class _Found:
+    """Scores, the cases that can be looked at, and the page that shows them; None where none was written."""
+
+    report: Report
+    shown: Sequence[ShownCase] = ()
+    page: Path | None = None
+
+
+def _tracked(folders: list[Path], output: Path | None, store: str | None) -> tuple[Store, Origin]:
+    """Where the run goes and where the masks come from; what can never be tracked is refused."""
+    from medseg.tracking.applied import Origin, check_trackable
     from medseg.tracking.store import Store
 
-    store = Store.resolve(text)
-    store.check()
-    return store
+    place, origin = Store.resolve(store), Origin.pooled(folders)
+    check_trackable(place, origin.experiment, output)
+    return place, origin
 
 
-def _track(report: Report, folders: list[Path], output: Path | None, store: Store | None) -> None:
-    """Leaves a run in MLflow where one is wanted."""
-    if store is None:
-        return
+def _track(found: _Found, output: Path | None, store: Store, origin: Origin) -> None:
+    """Leaves a run in MLflow."""
     from medseg.tracking.applied import track_evaluation
+    from medseg.tracking.delivery import warn
+    from medseg.tracking.review import Review
+    from medseg.tracking.store import Unreachable
 
-    run = track_evaluation(report, folders, output, store)
+    pictures = Review(output or Path(), found.report, found.shown, None).pictures()
+    try:
+        run = track_evaluation(found.report, origin, output, store, pictures=pictures, page=found.page)
+    except Unreachable as problem:
+        warn(f"{problem}; nothing keeps the run: with -o OUT it would wait there for medseg sync")
+        return
     print(f"run: {run.id or 'waits in ' + str(output)} in {store.shown}", file=sys.stderr)
 
 
@@ -150,7 +166,7 @@ def _folders(run: Path | None, predictions: list[Path] | None, references: Path 
     """Where the masks lie.
 
     Raises:
-        MedsegError: where nothing is given, or both a run and folders.
+        MedsegError: where nothing is given, both a run and folders, or folders without references.
     """
     if run is not None and predictions:
         raise MedsegError(f"RUN {run} and --predictions exclude each other: a run has its own masks")
@@ -160,26 +176,25 @@ def _folders(run: Path | None, predictions: list[Path] | None, references: Path 
         return places_of(run)
     if not predictions:
         raise MedsegError("nothing to evaluate is given: a RUN, or --predictions MASKS with --references LABELS")
+    if references is None:
+        raise MedsegError("no references are given: add --references LABELS")
     return predictions
 
 
-def _of_run(
-    run: Path, wanted: Wanted, page: Path | None, output: Path | None, predicted_only: bool, overwrite: bool
-) -> Report:
+def _of_run(run: Path, wanted: Wanted, pictured: bool, output: Path | None, predicted_only: bool) -> _Found:
     """Scores a run's validation cases by its own data set."""
-    from medseg.evaluation.evaluate import check_free, write_report
+    from medseg.evaluation.evaluate import write_report
     from medseg.held_out import HeldOut
 
-    check_free(output, overwrite)
     held_out = HeldOut.of(run)
     report = held_out.score(wanted, predicted_only)
-    if page is not None:
+    if pictured and output is not None:
         name = run.resolve().name
-        found = held_out.write(report, page, f"Evaluation of {name}", {"run": name})
+        found = held_out.write(report, output, f"Evaluation of {name}", {"run": name})
         print(f"report: {found.page}", file=sys.stderr)
-    else:
-        write_report(report, output, held_out.cases)
-    return report
+        return _Found(report, found.shown, found.page)
+    write_report(report, output, held_out.cases)
+    return _Found(report, _glanced(report, held_out.open_case) if pictured else ())
 
 
 def _page(output: Path | None, images: Path | None, overwrite: bool) -> Path | None:
@@ -196,16 +211,20 @@ def _page(output: Path | None, images: Path | None, overwrite: bool) -> Path | N
     return path
 
 
-def _write_page(path: Path, scored: Scored, predictions: list[Path], references: Path, images: Path | None) -> None:
-    """Writes the page of an evaluation whose images are known."""
+def _looked_at(
+    scored: Scored, path: Path | None, predictions: list[Path], references: Path, images: Path | None
+) -> _Found:
+    """Looks at the cases of an evaluation whose images are known, and writes the page of them where one is wanted."""
     from medseg.learned_from import trained_cases
     from medseg.tracking.html.page import Page
     from medseg.tracking.html.shown import files_opener, images_beside, show_cases
 
+    report = scored.report
     images = images or images_beside(references)
     if images is None:
-        return
-    report = scored.report
+        return _Found(report)
+    if path is None:
+        return _Found(report, _glanced(report, files_opener(scored, images)))
     shown = show_cases(report, files_opener(scored, images))
     about = {"predictions": ", ".join(folder.name for folder in predictions), "references": references.name}
     about |= trained_cases(report)
@@ -214,6 +233,18 @@ def _write_page(path: Path, scored: Scored, predictions: list[Path], references:
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     print(f"report: {path}", file=sys.stderr)
+    return _Found(report, shown, path)
+
+
+def _glanced(report: Report, open_case: OpenCase) -> Sequence[ShownCase]:
+    """The cases for the run's pictures alone: one that cannot be read costs no scores."""
+    from medseg.tracking.html.shown import show_cases
+
+    try:
+        return show_cases(report, open_case)
+    except MedsegError as error:
+        print(f"the run has no pictures of cases: {error}", file=sys.stderr)
+        return ()
 
 
 def _tolerance(text: str) -> float | dict[str, float]:

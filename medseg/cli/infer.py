@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from medseg.datasets.case_names import How
     from medseg.inference.many import Outcome
     from medseg.inference.model import Model, Options
+    from medseg.tracking.applied import Origin
+    from medseg.tracking.store import Store
 
 SOME_SKIPPED = 3
 """The exit code where some scans were segmented and others could not be."""
@@ -160,17 +162,18 @@ def infer(
 
         tell(jobs, loaded, options, as_json)
         return
+    tracked = _tracked(loaded, options, output, store) if track or store is not None else None
     write_map(output, ((name, source) for source, name in names.items()))
     outcomes = _run(jobs, loaded, options, workers, output, as_json)
     if as_json:
         import json
 
         print(json.dumps(_report(outcomes), indent=2))
-    if track or store is not None:
-        _track(output, store)
     skipped = [outcome for outcome in outcomes if outcome.status == "skipped"]
     if len(skipped) == len(outcomes) == 1:
         raise MedsegError(skipped[0].why)
+    if tracked is not None:
+        _track(output, loaded, options, *tracked)
     if skipped:
         print(
             f"{len(skipped)} of {len(outcomes)} scans were skipped; {output / 'report.json'} says why", file=sys.stderr
@@ -178,14 +181,26 @@ def infer(
         raise typer.Exit(SOME_SKIPPED)
 
 
-def _track(folder: Path, store: str | None) -> None:
-    """Leaves a run in MLflow; only here is MLflow imported."""
-    from medseg.tracking.applied import track_inference
+def _tracked(model: Model, options: Options, folder: Path, store: str | None) -> tuple[Store, Origin]:
+    """Where the run goes, and what is known of the model; what can never be tracked is refused.
+
+    Only for a run that is tracked is MLflow imported.
+    """
+    from medseg.tracking.applied import Origin, check_trackable
     from medseg.tracking.store import Store
 
-    place = Store.resolve(store)
-    run = track_inference(folder, place)
-    print(f"run: {run.id or 'waits in ' + str(folder)} in {place.shown}", file=sys.stderr)
+    place, origin = Store.resolve(store), Origin.told(_account(model, options))
+    check_trackable(place, origin.experiment, folder)
+    return place, origin
+
+
+def _track(folder: Path, model: Model, options: Options, store: Store, origin: Origin) -> None:
+    """Leaves a run in MLflow."""
+    from medseg.inference.audit import Start
+    from medseg.tracking.applied import track_inference
+
+    run = track_inference(folder, Start.of(model, options), origin, store)
+    print(f"run: {run.id or 'waits in ' + str(folder)} in {store.shown}", file=sys.stderr)
 
 
 def _names(sources: list[Path], model: Model, how: How) -> dict[Path, str]:

@@ -7,27 +7,42 @@ and the versions that were registered have too), and to the data by theirs. Neit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError
 from medseg.evaluation.evaluate import INFERENCE
+from medseg.evaluation.made_by import VALIDATION
 from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import digest_of, read_json
-from medseg.inference.audit import AuditReport, Row, read_report
+from medseg.inference.audit import AuditReport, Row, Start, read_report
+from medseg.package import MODEL, read_card
+from medseg.scans.scan import suffix_of
 from medseg.tracking.describe import describe, facts_of, question_of
+from medseg.tracking.history import History
 from medseg.tracking.run import Run
-from medseg.tracking.store import Store
+from medseg.tracking.spool import Spool
+from medseg.tracking.store import Store, Unreachable
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+KIND = "medseg.kind"
+"""The tag that says what a run did."""
 WEIGHTS = "medseg.weights"
 """The tag with the SHA-256 of a model's weights."""
 REFERENCES = "references.digest"
 """The tag with the digest of all references that scores are against: runs that share it can be compared."""
+SCORES = "scores.digest"
+"""The tag with the digest of all scores of all cases."""
 EXPERIMENT = "evaluations"
 """MLflow's experiment of masks that nothing is known of."""
+INFERRED, EVALUATED = "inference", "evaluation"
+ALIKE = (KIND, WEIGHTS, REFERENCES, SCORES)
+"""The tags that tell whether something is done again or something else: that is another run."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +60,33 @@ class Origin:
     labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, folder: Path) -> Origin:
-        """Of a folder of masks."""
-        place = folder / INFERENCE
-        if not place.is_file():
-            return cls()
-        content = read_json(place, "what medseg infer says of its masks")
-        training = content.get("training") or {}
+    def of(cls, masks: Path) -> Origin:
+        """Of a folder of masks, a run's validation cases too, or of one mask.
+
+        Raises:
+            MedsegError: where what lies beside them is damaged.
+        """
+        folder = masks.parent if masks.is_file() or suffix_of(masks) else masks
+        place, package = folder / INFERENCE, folder.parent / "model"
+        if folder.name == VALIDATION and (package / MODEL).is_file():
+            card = read_card(package)
+            return cls((card.weights_sha256,), _dataset(card.training), tuple(card.label_map.targets))
+        content = read_json(place, "what medseg infer says of its masks") if place.is_file() else None
+        return cls.told(content) if isinstance(content, Mapping) else cls()
+
+    @classmethod
+    def told(cls, content: Mapping[str, Any]) -> Origin:
+        """Of what ``inference.json`` says."""
         weights = content.get("models") or [content["model"]] if "model" in content else ()
-        return cls(tuple(weights), training.get("dataset"), tuple(Labels.from_dict(content["labels"]).targets))
+        labels = Labels.from_dict(content["labels"]).targets if "labels" in content else ()
+        return cls(tuple(weights), _dataset(content.get("training") or {}), tuple(labels))
+
+    @classmethod
+    def pooled(cls, masks: Sequence[Path]) -> Origin:
+        """Of several folders: all models, and the first folder's data set and labels."""
+        origins = [cls.of(one) for one in masks]
+        weights = dict.fromkeys(digest for origin in origins for digest in origin.weights)
+        return replace(origins[0], weights=tuple(weights))
 
     @property
     def experiment(self) -> str:
@@ -69,51 +102,85 @@ class Origin:
             return tags
 
 
-def track_inference(folder: Path, store: Store, experiment: str | None = None) -> Run:
-    """Logs what ``medseg infer`` has reported in its folder.
+def check_trackable(store: Store, experiment: str, folder: Path | None) -> None:
+    """Refuses, before anything is computed, what could never be tracked; a store that does not answer can wait.
+
+    Args:
+        store: where the run is to go.
+        experiment: MLflow's.
+        folder: the one that is to keep the run; None for none.
+
+    Raises:
+        MedsegError: where the store is none of MLflow's, of another schema, or locked; where the experiment was
+            deleted; where the folder keeps a run of another kind, such as a training's.
+    """
+    kind = None if folder is None else History.of(Spool(folder)).tags.get(KIND)
+    if kind not in (None, INFERRED, EVALUATED):
+        raise MedsegError(f"{folder} keeps the run of a {kind}, which is to stay: choose another folder")
+    try:
+        client = store.client()
+        with store.explained("does not give its experiments"):
+            known = client.get_experiment_by_name(experiment)
+        if known is not None:
+            store.experiment(client, experiment)
+    except Unreachable:
+        return
+
+
+def track_inference(folder: Path, start: Start, origin: Origin, store: Store, experiment: str | None = None) -> Run:
+    """Logs what ``medseg infer`` has reported in its folder of these models and options.
 
     Args:
         folder: its output, which keeps the run too.
+        start: the one that it was; scans that other models, or other options, were used for are left out.
+        origin: what is known of the models.
         store: where it goes.
         experiment: MLflow's; None for that of the training.
 
     Raises:
         MedsegError: where there is no report, or the store cannot be used.
     """
-    report, origin = read_report(folder), Origin.of(folder)
-    done = [row for row in report.scans if row.status != "skipped"]
+    scans = _own(read_report(folder), start)
+    done = [row for row in scans if row.status != "skipped"]
     digest = digest_of([None if row.input_digest is None else row.input_digest.model_dump() for row in done])
-    tags = {"medseg.kind": "inference", **origin.tags(store), **_device(report)}
-    options = {name: start.options.model_dump(mode="json") for name, start in list(report.starts.items())[-1:]}
-    with _begun(store, experiment or origin.experiment, folder, next(iter(options.values()), {}), tags) as run:
+    tags = {KIND: INFERRED, **origin.tags(store), "device": start.device, "hardware": start.hardware}
+    options = start.options.model_dump(mode="json")
+    with _begun(store, experiment or origin.experiment, folder, options, tags) as run:
         run.dataset(
             origin.dataset or folder.name, digest, "the scans that were segmented", "inference", {"scans": len(done)}
         )
-        run.results(_figures(report.scans, done))
-        run.table("scans", [_row(number, row) for number, row in enumerate(report.scans)])
-        run.description(facts_of(_account(report.scans, done)))
+        run.results(_figures(scans, done))
+        run.table("scans", [_row(number, row) for number, row in enumerate(scans)])
+        run.description(facts_of(_account(scans, done)))
     return run
 
 
 def track_evaluation(
-    report: Report, masks: Sequence[Path], folder: Path | None, store: Store, experiment: str | None = None
+    report: Report,
+    origin: Origin,
+    folder: Path | None,
+    store: Store,
+    experiment: str | None = None,
+    pictures: Mapping[str, Image] | None = None,
+    page: Path | None = None,
 ) -> Run:
     """Logs an evaluation.
 
     Args:
         report: the scores.
-        masks: the folders that were scored.
+        origin: where the masks come from.
         folder: where the evaluation was written, which keeps the run too; None where it was not.
         store: where it goes.
         experiment: MLflow's; None for that of the training.
+        pictures: charts and cases, by name (:meth:`medseg.tracking.review.Review.pictures`).
+        page: ``report.html``; None where none was written.
 
     Raises:
+        Unreachable: without a folder, where the store does not answer.
         MedsegError: where the store cannot be used.
     """
-    origins = [Origin.of(one) for one in masks]
-    weights = tuple(dict.fromkeys(digest for origin in origins for digest in origin.weights))
-    origin = Origin(weights, origins[0].dataset, origins[0].labels)
-    tags = {"medseg.kind": "evaluation", REFERENCES: report.references_digest, **origin.tags(store)}
+    scores = digest_of(replace(report, trained_on={}).rows())
+    tags = {KIND: EVALUATED, REFERENCES: report.references_digest, SCORES: scores, **origin.tags(store)}
     with _begun(store, experiment or origin.experiment, folder, dict(report.settings), tags) as run:
         run.dataset(
             origin.dataset or "references",
@@ -124,21 +191,45 @@ def track_evaluation(
         )
         run.results({f"test/{column}": value for column, value in report.mean().items()})
         run.table("cases", report.rows())
-        page = _artifacts(run, folder)
+        places = {name: run.picture(picture, name) for name, picture in (pictures or {}).items()}
+        written = [] if folder is None else [folder / CSV, folder / JSON]
+        for path in written if page is None else [*written, page]:
+            run.text(path.read_text("utf-8"), path.name)  # a copy: the next evaluation may replace the file
         run.description(
             describe(
-                report, {"cases": str(len(report.cases)), "without a prediction": str(len(report.missing))}, {}, page
+                report,
+                {"cases": str(len(report.cases)), "without a prediction": str(len(report.missing))},
+                {name: place for name, place in places.items() if place is not None},
+                None if page is None else page.name,
             )
         )
     return run
 
 
+def _dataset(training: Mapping[str, Any]) -> str | None:
+    """The data set that a model was trained on; of an ensemble, the one that all its models were trained on."""
+    members = training.get("ensemble")
+    if not isinstance(members, Sequence):
+        return training.get("dataset")
+    names = {member.get("dataset") for member in members}
+    return names.pop() if len(names) == 1 else None
+
+
+def _own(report: AuditReport, start: Start) -> list[Row]:
+    """The scans that were done with the models and options of a start, now or before, and those that were not done."""
+
+    def used(one: Start) -> tuple[list[str], dict[str, Any]]:
+        return [model.weights_sha256 for model in one.models], one.options.model_dump(mode="json")
+
+    same = {id for id, one in report.starts.items() if used(one) == used(start)}
+    return [row for row in report.scans if row.start is None or row.start in same]
+
+
 def _begun(
     store: Store, experiment: str, folder: Path | None, params: Mapping[str, Any], tags: Mapping[str, str]
 ) -> Run:
-    kind = tags["medseg.kind"]
-    name = kind if folder is None else f"{kind} {folder.resolve().name}"
-    return Run.start(store, experiment, name, params, tags, folder)
+    name = tags[KIND] if folder is None else f"{tags[KIND]} {folder.resolve().name}"
+    return Run.start(store, experiment, name, params, tags, folder, alike=ALIKE)
 
 
 def _known(store: Store, weights: Sequence[str]) -> dict[str, str]:
@@ -149,9 +240,7 @@ def _known(store: Store, weights: Sequence[str]) -> dict[str, str]:
         trained = [
             run.info.run_id
             for digest in weights
-            for run in client.search_runs(
-                experiments, f"tags.`{WEIGHTS}` = '{digest}' and tags.`medseg.kind` = 'training'"
-            )
+            for run in client.search_runs(experiments, f"tags.`{WEIGHTS}` = '{digest}' and tags.`{KIND}` = 'training'")
         ]
         versions = [
             f"{version.name}/{version.version}"
@@ -160,11 +249,6 @@ def _known(store: Store, weights: Sequence[str]) -> dict[str, str]:
         ]
     found = {"model.run_id": ", ".join(trained), "model.version": ", ".join(versions)}
     return {key: value for key, value in found.items() if value}
-
-
-def _device(report: AuditReport) -> dict[str, str]:
-    starts = list(report.starts.values())
-    return {"device": starts[-1].device, "hardware": starts[-1].hardware} if starts else {}
 
 
 def _figures(scans: Sequence[Row], done: Sequence[Row]) -> dict[str, float]:
@@ -194,14 +278,3 @@ def _row(number: int, row: Row) -> dict[str, Any]:
         "output": None if row.output_digest is None else row.output_digest.voxels,
         **{f"voxels/{value}": count for value, count in row.label_voxels.items()},
     }
-
-
-def _artifacts(run: Run, folder: Path | None) -> str | None:
-    """Logs the files of an evaluation; the page's place, if there is one."""
-    if folder is None:
-        return None
-    page = "report.html"
-    for name in (CSV, JSON, page):
-        if (folder / name).is_file():
-            run.artifact(folder / name)
-    return page if (folder / page).is_file() else None

@@ -10,8 +10,9 @@ from __future__ import annotations
 import getpass
 import json
 import math
+import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ from medseg.errors import MedsegError, TrainingError
 from medseg.files import partial_of
 from medseg.tracking import machine
 from medseg.tracking.case_tables import Tables, table_path
-from medseg.tracking.courier import NOTE, Courier
+from medseg.tracking.courier import NOTE, RUN, Courier
 from medseg.tracking.delivery import Delivery, warn
 from medseg.tracking.history import History
 from medseg.tracking.names import TAG_LENGTH, TAG_NAME_LENGTH, Names, clean, cut, flat
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+EARLIER = "earlier"
+"""In a run's folder, the runs that it kept before and that wait for their store."""
 
 _NAME_TAG = "metric."
 _TABLES_TAG = "mlflow.loggedArtifacts"
@@ -81,6 +85,7 @@ class Run:
         tags: Mapping[str, str] | None = None,
         folder: Path | None = None,
         parent: str | None = None,
+        alike: Collection[str] | None = None,
     ) -> Run:
         """Begins a run, or continues the one that its folder keeps.
 
@@ -95,6 +100,9 @@ class Run:
             folder: the run's own, which keeps all that is logged in ``tracking/``, whatever becomes of the store. None
                 for a run that lives as long as this process; the store must answer then.
             parent: the name (:attr:`name`) of the run that this one is a part of, as a fold is of a cross-validation.
+            alike: tags that, with all params, say what the run is of: the folder's run is continued where they are the
+                same and it was not deleted; else it makes way for a new one, and what no store has of it is kept in
+                ``earlier/``, where ``medseg sync`` finds it. None to continue whatever run the folder keeps.
 
         Raises:
             MedsegError: where the store is none of MLflow's, of another schema, or locked; where the experiment or the
@@ -105,11 +113,14 @@ class Run:
             place = Path(stack.enter_context(TemporaryDirectory())) if folder is None else folder
             spool = Spool(place)
             courier = Courier(spool, store)
-            resumed = spool.exists
+            given = flat(params), _short(tags or {})
+            resumed = spool.exists and (alike is None or _goes_on(spool, store, *given, alike))
             asked = spool.begin["experiment"] if resumed else experiment
             trouble = _trouble(lambda: store.experiment(courier.client, asked))
             if trouble is not None and folder is None:
                 raise trouble
+            if spool.exists and not resumed:
+                _set_aside(spool)
             stack.enter_context(spool.held())  # after the store's word, so that a refused run leaves no folder
             if not resumed:
                 about = {
@@ -124,7 +135,7 @@ class Run:
             run = cls(spool, courier, resumed, stack.pop_all(), trouble)
         if resumed:
             run._append("status", status="RUNNING")
-        run._describe(flat(params), {**_origin(), **code_tags(), **(tags or {})})
+        run._describe(given[0], {**_origin(), **code_tags(), **given[1]})
         return run
 
     @property
@@ -253,7 +264,7 @@ class Run:
 
     def tags(self, values: Mapping[str, str]) -> None:
         """Sets tags; names are made acceptable to MLflow, long values are cut."""
-        self._set({clean(key, TAG_NAME_LENGTH): cut(str(value), TAG_LENGTH) for key, value in values.items()})
+        self._set(_short(values))
 
     def description(self, markdown: str) -> None:
         """Sets the text that the UI shows at the top of the run, in Markdown.
@@ -347,6 +358,46 @@ class _Kept:
             where, why = self._run._spool.folder, error.strerror or error
             warn(f"{where} cannot be written ({why}): the run goes on, but is tracked no more")
         return True
+
+
+def _short(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as MLflow takes them."""
+    return {clean(key, TAG_NAME_LENGTH): cut(str(value), TAG_LENGTH) for key, value in tags.items()}
+
+
+def _goes_on(
+    spool: Spool, store: Store, params: Mapping[str, str], tags: Mapping[str, str], alike: Collection[str]
+) -> bool:
+    """Whether the run that a folder keeps is of the same, and there to be continued."""
+    known, courier = History.of(spool), Courier(spool, store)
+    if known.params != params or any(known.tags.get(key) != tags.get(key) for key in alike):
+        return False
+    if courier.run_id is None:
+        return True
+    with spool.held():
+        try:
+            courier.place()
+        except Unreachable:
+            return True
+        except MedsegError:
+            return False
+    return True
+
+
+def _set_aside(spool: Spool) -> None:
+    """Takes a run out of its folder, in one step; what its store has not got is kept below it."""
+    with spool.held():
+        begin = spool.begin
+        state, size = spool.delivered(begin["store"]), spool.size
+        place = spool.run_folder / EARLIER / begin["run"]
+        place.mkdir(parents=True, exist_ok=True)
+        spool.folder.rename(place / FOLDER)
+        if (spool.run_folder / RUN).exists():
+            (spool.run_folder / RUN).replace(place / RUN)
+    if min(state.values, state.files) >= size:
+        shutil.rmtree(place)
+        if not any(place.parent.iterdir()):
+            place.parent.rmdir()
 
 
 def _trouble(ask: Callable[[], object]) -> Unreachable | None:
