@@ -231,7 +231,8 @@ def begin_run(comparison: Comparison, store: Store, experiment: str, folder: Pat
     """
     first, *others = (scores.name for scores in comparison.compared)
     name = f"{others[0] if len(others) == 1 else f'{len(others)} models'} against {first}"
-    return Run.start(store, experiment, name, _params(comparison), _tags(comparison), folder)
+    tags = _tags(comparison)
+    return Run.start(store, experiment, name, _params(comparison), tags, folder, alike=tuple(tags))
 
 
 def _params(comparison: Comparison) -> dict[str, Any]:

@@ -55,6 +55,14 @@ def test_reports_are_compared_written_and_tracked(medseg, pair, here):
     assert set(FILES) <= {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
+def test_another_comparison_in_the_same_folder_is_another_run(medseg, pair, here):
+    for words in (pair, pair, pair[::-1]):
+        assert medseg("compare", *words, "-o", "out", "--overwrite")[0] == 0
+    client = Store.resolve().client()
+    runs = client.search_runs([client.get_experiment_by_name("comparisons").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["good against poor", "poor against good"]
+
+
 def test_tracked_evaluations_are_compared_by_their_names(medseg, reports, here):
     folders = []
     for name in ("poor", "good"):
