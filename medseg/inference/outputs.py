@@ -11,7 +11,8 @@ from medseg.datasets.cases import natural_key
 from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import MedsegError, OutputError, ScanError, nearest
 from medseg.files import absent
-from medseg.scans.dicom_series import files_in, sources_in
+from medseg.scans.dicom_folder import files_in
+from medseg.scans.dicom_sources import Sources, joined, sources_in
 from medseg.scans.scan import READERS, SUFFIXES, open_scan, stem_of, suffix_of
 
 PROBABILITIES = "probabilities"
@@ -36,6 +37,8 @@ LARGEST_STREAM_BYTES = 4 << 30
 
 def find_sources(inputs: Sequence[Path]) -> list[Path]:
     """Every scan among files and folders, folders searched to any depth; DICOM files in one folder are one scan.
+
+    A DICOM series that lies in several folders is one scan too: the folder that holds them all.
 
     Raises:
         ScanError: for a path that does not exist, or a folder without a scan.
@@ -140,7 +143,8 @@ def _below(folder: Path) -> list[Path]:
     for images, labels in PAIRS:
         if (folder / images).is_dir() and (folder / labels).is_dir():
             raise MedsegError(f"{folder} is a data set; its labels are no input: give {folder / images}")
-    found = _scans_below(folder)
+    looked: dict[Path, Sources] = {}
+    found = joined(_scans_below(folder, looked), looked)
     if not found and files_in(folder):
         return [folder]  # to be told what its DICOM files are
     if not found:
@@ -148,8 +152,10 @@ def _below(folder: Path) -> list[Path]:
     return found
 
 
-def _scans_below(folder: Path) -> list[Path]:
-    found = sources_in(folder)
+def _scans_below(folder: Path, looked: dict[Path, Sources]) -> list[Path]:
+    """Every scan below a folder; ``looked`` takes what the DICOM files of each folder are."""
+    looked[folder] = sources_in(folder)
+    found = list(looked[folder].paths)
     for path in sorted(folder.iterdir(), key=lambda p: natural_key(p.name)):
         if path.name.startswith("."):
             continue
@@ -157,5 +163,5 @@ def _scans_below(folder: Path) -> list[Path]:
             if READERS[suffix_of(path)] != "dicom":
                 found.append(path)
         elif path.is_dir():
-            found += _scans_below(path)
+            found += _scans_below(path, looked)
     return found

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import re
+import zlib
 from pathlib import Path
 from typing import Any
 
 from medseg.errors import ScanError
+from medseg.scans.formats import READERS, suffix_of
 
 SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -45,8 +48,8 @@ EXPECTED = {
 META_FIELDS = re.compile(rb"^[ \t]*(ObjectType|NDims|DimSize|ElementDataFile)[ \t]*[=:]", re.MULTILINE)
 """MetaImage has no signature: its header is such lines."""
 
-BARE_DICOM = re.compile(rb"\x08\x00[\x00-\x18]\x00[\x00-\x7f]")
-"""DICOM without its preamble begins with an element of group 8, little endian."""
+BARE_DICOM = re.compile(rb"\x08\x00[\x00-\x18]\x00(?:[A-Z]{2}|..\x00\x00)", re.DOTALL)
+"""DICOM without its preamble begins with an element of group 8, little endian: its type, or a length below 64 KiB."""
 
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray")
 
@@ -57,25 +60,50 @@ def check_contents(path: Path, name: str, suffix: str) -> None:
     if expected is None:
         return
     with open(path, "rb") as file:
-        found = kind_of(file.read(540))
-    if found == expected or (expected == "NIfTI" and found is None):
+        head = file.read(540)
+    found = kind_of(head)
+    if expected in (found, _signed(head)) or (expected == "NIfTI" and found is None):
         return
     what = f"its contents are {found}" if found else "its first bytes are no image's"
     raise ScanError(f"{name}: is no {expected} file, though named {suffix}: {what}; give it its right suffix")
 
 
 def kind_of(head: bytes) -> str | None:
-    """The format that begins with these bytes, or None where it is unknown."""
-    for signature, kind in SIGNATURES:
-        if head.startswith(signature):
-            return kind
+    """The format that begins with these bytes, or None where it is unknown.
+
+    What is DICOM as well as something else (PS3.10 7.1 leaves the preamble to other formats, such as TIFF) is DICOM.
+    """
+    signed = None if _has_preamble(head) else _signed(head)
+    if signed is not None:
+        return signed
     if head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0"):
         return "NIfTI"
-    if head[128:132] == b"DICM" or BARE_DICOM.match(head):
+    if _begins_dicom(head):
         return "DICOM"
     if META_FIELDS.search(head):
         return "MetaImage"
-    return "text" if head and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head) else None
+    return "text" if _is_text(head) else None
+
+
+def _signed(head: bytes) -> str | None:
+    """The format whose signature comes first of all."""
+    return next((kind for signature, kind in SIGNATURES if head.startswith(signature)), None)
+
+
+def _begins_dicom(head: bytes) -> bool:
+    return _has_preamble(head) or BARE_DICOM.match(head) is not None
+
+
+def _has_preamble(head: bytes) -> bool:
+    return head[128:132] == b"DICM"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        words = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return bool(words) and all(sign in "\t\n\r\f\ufeff" or sign.isprintable() for sign in words)
 
 
 def is_zarr(folder: Path) -> bool:
@@ -84,11 +112,15 @@ def is_zarr(folder: Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do; a gzip stream is looked into where its name ends in .gz."""
+    """Whether a file begins as DICOM files do; a gzip stream is looked into where its name ends in .gz.
+
+    One that lacks the preamble is not told from raw values where its suffix is another format's.
+    """
+    begins = _begins_dicom if READERS.get(suffix_of(path), "dicom") == "dicom" else _has_preamble
     try:
         with opened(path, path.name.lower().endswith(".gz") and is_gzip(path)) as file:
-            return bool(file.read(132)[128:] == b"DICM")
-    except (OSError, EOFError):
+            return begins(file.read(132))
+    except (OSError, EOFError, zlib.error):
         return False
 
 

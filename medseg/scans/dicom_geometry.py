@@ -15,7 +15,7 @@ distance, which moves those of a tilted gantry sideways.)
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,27 +157,31 @@ def _check_distances(frames: Sequence[Frame], along: NDArray[np.float64], name: 
     """Refuses slices at one place, missing slices, and uneven distances."""
     gaps = np.diff(along)
     typical = float(np.median(gaps[gaps > gaps.max() / 1000])) if gaps.max() > 0 else 0.0
-    twice = int((gaps <= typical / 100).sum())
-    if twice:
+    same = gaps <= typical / 100
+    if same.any():
+        twice = int(same.sum())
         raise ScanError(
-            f"{name}: {twice} of its {len(along)} slices lie where another does: several volumes or copies in one "
-            f"series; positions along the normal {_listed(along)} mm{_remedy(frames)}"
+            f"{name}: {twice} of its {len(along)} slices {'lies' if twice == 1 else 'lie'} where another does: several "
+            f"volumes or copies in one series; along the normal, from {along[0]:.6g} to {along[-1]:.6g} mm, at "
+            f"{_listed(along[1:][same])} mm{_remedy(frames)}"
         )
-    if np.abs(gaps - typical).max() <= 2 * tolerance_mm(typical):
+    odd = np.abs(gaps - typical) > 2 * tolerance_mm(typical)
+    if not odd.any():
         return
+    told = _each(f"{gap:.4g} mm after {at:.6g}" for gap, at in zip(gaps[odd], along[:-1][odd], strict=True))
     steps = gaps / typical
     whole = np.rint(steps)
     if (np.abs(steps - whole) <= 0.05).all():
+        count = int((whole - 1).sum())
         raise ScanError(
-            f"{name}: {int((whole - 1).sum())} slices are missing: they are {typical:.6g} mm apart, and up to "
-            f"{gaps.max():.6g} mm after {_listed(along[:-1][whole > 1])} mm; positions along the normal "
-            f"{_listed(along)} mm{_remedy(frames)}"
+            f"{name}: {count} {'slice is' if count == 1 else 'slices are'} missing: they are {typical:.6g} mm apart, "
+            f"but {told} mm along the normal; fetch {'it' if count == 1 else 'them'} again{_or_filter(frames)}"
         )
     counts = Counter(f"{gap:.4g}" for gap in gaps).most_common()
     said = ", ".join(f"{count} x {gap}" for gap, count in counts[:5]) + (" ..." if len(counts) > 5 else "")
     raise ScanError(
         f"{name}: its {len(along)} slices are not evenly spaced ({gaps.min():.4g} to {gaps.max():.4g} mm: {said}), so "
-        f"that no affine is true; positions along the normal {_listed(along)} mm{_remedy(frames)}"
+        f"that no affine is true: {told} mm along the normal{_remedy(frames)}"
     )
 
 
@@ -185,13 +189,21 @@ def _check_grid(positions: NDArray, along: NDArray, step: NDArray[np.float64], n
     """Refuses slices off the line from the first to the last, sideways or along it."""
     length = float(np.linalg.norm(step))
     off = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, None] * step, axis=1)
-    distance = (along[-1] - along[0]) / (len(along) - 1)
-    if off.max() > tolerance_mm(distance):
+    odd = off > tolerance_mm((along[-1] - along[0]) / (len(along) - 1))
+    if odd.any():
+        count = int(odd.sum())
+        told = _each(f"{far:.4g} mm off at {at:.6g}" for far, at in zip(off[odd], along[odd], strict=True))
         raise ScanError(
-            f"{name}: {int((off > tolerance_mm(distance)).sum())} of its {len(positions)} slices lie up to "
-            f"{off.max():.4g} mm off an even step of {length:.6g} mm, so that no affine is true; positions along the "
-            f"normal {_listed(along)} mm, off by {_listed(off)} mm"
+            f"{name}: {count} of its {len(positions)} slices {'lies' if count == 1 else 'lie'} up to {off.max():.4g} "
+            f"mm off an even step of {length:.6g} mm, so that no affine is true: {told} mm along the normal; mend "
+            "their positions, or take them out of the folder"
         )
+
+
+def _each(words: Iterable[str], most: int = 4) -> str:
+    """The first few of what is told."""
+    every = list(words)
+    return ", ".join(every[:most]) + (" ..." if len(every) > most else "")
 
 
 def _listed(along: NDArray[np.float64], most: int = 12) -> str:
@@ -202,11 +214,22 @@ def _listed(along: NDArray[np.float64], most: int = 12) -> str:
 
 def _remedy(frames: Sequence[Frame]) -> str:
     """The filter that keeps the most slices of those that tell some of them apart."""
+    kept, option = _best_filter(frames)
+    if not option:
+        return "; take the others out of the folder"
+    return f"; {kept} of the slices are told apart by {option}"
+
+
+def _or_filter(frames: Sequence[Frame]) -> str:
+    kept, option = _best_filter(frames)
+    return f", or keep {kept} of the slices by {option}" if option else ""
+
+
+def _best_filter(frames: Sequence[Frame]) -> tuple[int, str]:
+    """How many slices it keeps, and the option; «» where nothing tells some of them apart."""
     best: tuple[int, str] = (1, "")
     for key in SPLITTING:
         counts = Counter(value for frame in frames for value in set(frame.facts.get(key, ())) if value)
-        kept = [(count, f"'{key}={value}'") for value, count in counts.items() if count < len(frames)]
+        kept = [(count, f"--series-filter '{key}={value}'") for value, count in counts.items() if count < len(frames)]
         best = max([best, *kept], key=lambda pair: pair[0])
-    if not best[1]:
-        return "; take the others out of the folder"
-    return f"; {best[0]} of the slices are told apart by --series-filter {best[1]}"
+    return best

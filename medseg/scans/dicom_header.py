@@ -1,6 +1,7 @@
 """One DICOM file: what it is, and where its pixels begin.
 
-Only the elements in :data:`ELEMENTS` are ever looked at: no name, no date, no number of a patient is among them.
+Only the elements in :data:`ELEMENTS` are looked at, and those that a caller names: no name, no date, no number of a
+patient is among the former, and a number is compared or digested by those that ask for it.
 """
 
 from __future__ import annotations

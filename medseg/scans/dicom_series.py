@@ -6,16 +6,18 @@ place in the order of names: names of files hold names of patients more often th
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medseg.errors import ScanError
-from medseg.scans.contents import is_dicom
 from medseg.scans.dicom_facts import SeriesChoice
+from medseg.scans.dicom_folder import Files, folders_below, look_in
 from medseg.scans.dicom_frames import Frame
 from medseg.scans.dicom_header import Instance, read_instance
+
+OWNER = ("PatientID", "StudyInstanceUID", "SOPInstanceUID")
+"""What is read of the files of a folder, beside all else, to be compared and forgotten."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +55,79 @@ class SeriesError(ScanError):
         self.series = series
 
 
-def files_in(folder: Path) -> list[Path]:
-    """The DICOM files directly in a folder, in the order of their names; hidden ones are left out."""
-    return [path for path in _sorted(folder) if path.is_file() and is_dicom(path)]
-
-
 def files_below(folder: Path) -> list[Path]:
-    """The DICOM files directly in a folder or, where there are none, at any depth below it."""
-    direct = files_in(folder)
-    return direct or [path for below in _folders_below(folder) for path in files_in(below)]
+    """The DICOM files directly in a folder and, where none of these is an image, at any depth below it."""
+    return look_below(folder).dicom
 
 
-def sources_in(folder: Path) -> list[Path]:
-    """What a command takes the DICOM files directly in a folder for: one scan, one a file, or none.
-
-    The images are scans of their own where each is its own series, as radiographs and enhanced images are. What is
-    wrong with a damaged file is told when it is its turn.
-    """
-    instances, damaged = [], []
-    for path in files_in(folder):
-        try:
-            instances.append(read_instance(path, path.name))
-        except ScanError:
-            damaged.append(path)
-    images = [one for one in instances if one.kind is None]
-    series = {one.series for one in images}
-    alone = len(images) == 1 and not damaged
-    if alone or (len(images) > 1 and len(series) == len(images) and all(series)):
-        return sorted([*(one.path for one in images), *damaged])
-    return [folder] if images else damaged
+def look_below(folder: Path) -> Files:
+    """Those files, and what is called as they are."""
+    files = look_in(folder)
+    if not any(map(_may_be_image, files.dicom)):
+        for below in folders_below(folder):
+            files.add(look_in(below))
+    return files
 
 
 def read_folder(folder: Path, name: str, choice: SeriesChoice) -> list[Frame]:
     """All slices of the one series that is meant, in the order of files.
 
+    Slices of a series that has some directly in the folder and others below are taken together.
+
     Raises:
         SeriesError: where several series are left, or none.
-        ScanError: where the folder holds no image, or a file is damaged.
+        ScanError: where the folder holds no image, a file is damaged or empty, or the series is of several patients.
     """
-    files = files_below(folder)
-    if not files:
+    files = look_below(folder)
+    if not files.dicom:
+        files.check(name)
         raise ScanError(f"{name}: is a folder, and no Zarr (no zarr.json, .zgroup or .zarray), and holds no DICOM file")
-    instances = [read_instance(path, f"{name}: file {n} of {len(files)}") for n, path in enumerate(files, 1)]
-    chosen = choose(name, instances, choice)
+    order = {path: n for n, path in enumerate(sorted([*files.dicom, *files.strays]), 1)}
+    instances = [read_instance(path, f"{name}: file {order[path]} of {len(order)}", OWNER) for path in files.dicom]
+    if not any(one.kind is None for one in instances):
+        files.check(name)
+    chosen = choose(name, [*instances, *_rest_below(folder, name, instances)], choice)
+    files.check(name)
+    _check_owner(name, chosen)
     return [frame for one in chosen for frame in one.frames() if choice.holds(frame.facts)]
+
+
+def _rest_below(folder: Path, name: str, direct: Sequence[Instance]) -> list[Instance]:
+    """Images in folders below that are of a series that lies directly in the folder, copies left out."""
+    series = {one.series for one in direct if one.kind is None and one.path.parent == folder} - {""}
+    if not series:
+        return []
+    there = {one.attributes.word("SOPInstanceUID") for one in direct} - {""}
+    rest = []
+    for path in (path for below in folders_below(folder) for path in look_in(below).dicom):
+        try:
+            one = read_instance(path, f"{name}: a file in a folder below it", OWNER)
+        except ScanError:
+            continue
+        if one.kind is None and one.series in series and one.attributes.word("SOPInstanceUID") not in there:
+            rest.append(one)
+    return rest
+
+
+def _may_be_image(path: Path) -> bool:
+    try:
+        return read_instance(path, path.name).kind is None
+    except ScanError:
+        return True
+
+
+def _check_owner(name: str, images: Sequence[Instance]) -> None:
+    """Refuses images of one series that are of several patients or studies; counts are all that is told of these.
+
+    Studies of one image each tell nothing: some writers draw a new UID for every file.
+    """
+    for keyword, what in (("PatientID", "patients"), ("StudyInstanceUID", "studies")):
+        count = len({one.attributes.word(keyword) for one in images})
+        if count > 1 and (keyword == "PatientID" or count < len(images)):
+            raise ScanError(
+                f"{name}: the {len(images)} images of its series are of {count} {what} (their {keyword} differs): they "
+                "are no volume; put each into a folder of its own"
+            )
 
 
 def choose(name: str, instances: Sequence[Instance], choice: SeriesChoice) -> list[Instance]:
@@ -124,9 +155,13 @@ def choose(name: str, instances: Sequence[Instance], choice: SeriesChoice) -> li
         raise SeriesError(
             f"{name}: none of its {len(listed)} DICOM series fits {options}; medseg info lists them", listed
         )
+    parts = {uid: {one.path.parent for one in left if one.series == uid} for uid in found}
+    split = sum(len(places) > 1 for places in parts.values())
+    spread = f", {split} of them in several folders" if split else ""
     more = "narrow --series-filter" if choice.conditions else "--series-filter 'KEY=VALUE, ...'"
     raise SeriesError(
-        f"{name}: holds {len(found)} DICOM series; choose one by --series UID or {more} (medseg info lists them)",
+        f"{name}: holds {len(found)} DICOM series{spread}; choose one by --series UID or {more} "
+        "(medseg info lists them)",
         listed,
     )
 
@@ -165,14 +200,3 @@ def _no_images(instances: Sequence[Instance]) -> str:
     if len(instances) == 1:
         return f"is no image but {instances[0].kind}"
     return "holds no image but " + ", ".join(f"{count} x {kind}" for kind, count in kinds.items())
-
-
-def _folders_below(folder: Path) -> Iterator[Path]:
-    for place, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if Path(place) != folder:
-            yield Path(place)
-
-
-def _sorted(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))

@@ -95,7 +95,7 @@ def test_series_are_listed_with_descriptions_on_a_terminal_alone(tmp_path, capfd
 
 
 def test_a_bad_series_among_good_ones_is_skipped_and_told(model, tmp_path, capfd):
-    write_series(tmp_path / "in" / "good", VOLUME, tilted())
+    write_series(tmp_path / "in" / "good", VOLUME, tilted(), SeriesInstanceUID="1.2.9")
     for k, z in enumerate((0, 1, 2, 7)):
         write(tmp_path / "in" / "bad" / f"{k}.dcm", dataset(VOLUME[:, :, 0].T.copy(), **placed((0, 0, z))))
     write(tmp_path / "in" / "labels" / "seg.dcm", dataset(VOLUME[:, :, 0], sop="1.2.840.10008.5.1.4.1.1.66.4"))

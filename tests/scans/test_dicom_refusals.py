@@ -53,7 +53,8 @@ def axial(folder, positions, edit=None, shape=(4, 5), **elements):
 
 def test_uneven_distances_are_told_with_the_positions(tmp_path):
     message = refusal(axial(tmp_path / "s", [0, 4, 8, 12, 13.5, 20.5, 27.5]), "not evenly spaced")
-    assert "1.5 to 7 mm: 3 x 4, 2 x 7, 1 x 1.5" in message and "0 4 8 12 13.5 20.5 27.5 mm" in message
+    assert "1.5 to 7 mm: 3 x 4, 2 x 7, 1 x 1.5" in message
+    assert "1.5 mm after 12, 7 mm after 13.5, 7 mm after 20.5 mm along the normal" in message
 
 
 def test_the_message_about_thousands_of_slices_has_a_limit(tmp_path):
@@ -75,7 +76,24 @@ def test_what_tells_two_volumes_apart_is_proposed_and_works(tmp_path):
 
 def test_missing_slices_are_counted_and_placed(tmp_path):
     message = refusal(axial(tmp_path / "s", [0, 2, 4, 10, 12, 16]), "3 slices are missing: they are 2 mm apart")
-    assert "up to 6 mm after 4 12 mm" in message
+    assert "but 6 mm after 4, 4 mm after 12 mm" in message and message.endswith("fetch them again")
+    assert "1 slice is missing" in refusal(axial(tmp_path / "one", [0, 2, 6, 8]), "fetch it again$")
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        ((0, 0, 58), "1 of its 60 slices lies where another does: .* at 58 mm"),
+        ((0, 0, 60.7), r"2.7 mm after 58, 1.3 mm after 60.7 mm along the normal"),
+        ((5, 0, 60), "1 of its 60 slices lies up to 5 mm off an even step of 2 mm.*: 5 mm off at 60 mm"),
+    ],
+)
+def test_the_one_slice_of_many_that_is_wrong_is_told(tmp_path, place, told):
+    def edit(n, made):
+        if n == 30:
+            made.ImagePositionPatient = ds(place)
+
+    refusal(axial(tmp_path / "s", range(0, 120, 2), edit, shape=(1, 2)), told)
 
 
 def test_slices_at_one_place_are_told_with_what_tells_them_apart(tmp_path):

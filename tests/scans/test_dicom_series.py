@@ -130,8 +130,8 @@ def test_one_file_is_that_file_alone(study):
 
 
 def test_the_sources_of_a_tree_are_its_folders_of_slices(tmp_path):
-    write_series(tmp_path / "in" / "p1" / "1.2.840.1", VOLUME, tilted())
-    write_series(tmp_path / "in" / "p2" / "1.2.840.2", VOLUME, tilted(), names=["I1", "I2", "I3"])
+    write_series(tmp_path / "in" / "p1" / "1.2.840.1", VOLUME, tilted(), PatientID="1")
+    write_series(tmp_path / "in" / "p2" / "1.2.840.2", VOLUME, tilted(), names=["I1", "I2", "I3"], PatientID="2")
     write(tmp_path / "in" / "p2" / "seg" / "a.dcm", dataset(numbers((4, 5), "u1"), sop=SEG))
     sources = find_sources([tmp_path / "in"])
     assert [s.relative_to(tmp_path / "in").as_posix() for s in sources] == ["p1/1.2.840.1", "p2/1.2.840.2"]
