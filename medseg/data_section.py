@@ -6,11 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medseg.datasets.borders import Border, bordered_labels, ignored_values
+from medseg.datasets.borders import bordered_labels, ignored_values
 from medseg.datasets.case_names import named, named_as
 from medseg.datasets.checks.finding import Expected
 from medseg.datasets.declared import declared
-from medseg.datasets.labels import Labels
+from medseg.datasets.labels import Border, Labels
 from medseg.datasets.layouts import DataSet, DatasetInfo, open_dataset
 from medseg.errors import ConfigError, nearest
 from medseg.experiment import BorderData, Data, Experiment
@@ -31,8 +31,7 @@ def find_data(data: Data) -> DataSet:
     print(found.account(), file=sys.stderr)
     if data.border is not None:
         labels = labels_of(data, found.info, found.root)
-        learned_labels(data, labels)  # refuses what does not go together, before a file is read
-        found = found.bordered(_border(data.border, labels))
+        found = found.bordered(learned_labels(data, labels).border)
     return found.resampling() if data.resample_channels else found
 
 
@@ -42,7 +41,9 @@ def learned_labels(data: Data, labels: Labels) -> Labels:
     Raises:
         ConfigError: where a border does not go with the labels.
     """
-    return labels if data.border is None else bordered_labels(labels, data.border.name)
+    if data.border is None:
+        return labels
+    return bordered_labels(labels, data.border.name, _border(data.border, labels))
 
 
 def _border(wanted: BorderData, labels: Labels) -> Border:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.data_section import find_data, labels_of
+from medseg.data_section import find_data, labels_of, learned_labels
 from medseg.datasets.case_names import mask_stem
 from medseg.datasets.cases import Case, find_scans, natural_key
 from medseg.datasets.check import open_case_label, open_image, open_label
@@ -61,7 +61,7 @@ class HeldOut:
         if gone:
             raise MedsegError(f"{run}: {len(gone)} of its {len(wanted)} cases are not in {found.path}: {some(gone)}")
         masks = masks_in(places_of(run))
-        labels = labels_of(data, found.info, found.root)
+        labels = learned_labels(data, labels_of(data, found.info, found.root))
         by_stem = {mask_stem(name): name for name in wanted}
         known = {by_stem[stem]: path for stem, path in masks.items() if stem in by_stem}
         return cls(run, {name: cases[name] for name in wanted}, known, labels)

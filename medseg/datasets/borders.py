@@ -12,15 +12,14 @@ segmentation of cluttered cells»; Caicedo et al. 2019, the three classes of the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.datasets.labels import BACKGROUND, Labels, one_channel
-from medseg.errors import ConfigError, GridError
+from medseg.datasets.labels import BACKGROUND, Border, Labels, one_channel
+from medseg.errors import ConfigError
 from medseg.geometry import Box
 from medseg.scans.header import FileScan, Header
 from medseg.scans.protocol import Scan
@@ -28,29 +27,6 @@ from medseg.scans.stacked import files_of
 
 OBJECT, BORDER, UNKNOWN = 1, 2, 3
 """What voxels are read as: inside an object, on its border, to be ignored; all else is 0."""
-
-
-@dataclass(frozen=True)
-class Border:
-    """What is drawn around instances.
-
-    Attributes:
-        width: in voxels of the label file, for each axis or one number for all; 0 draws none along an axis.
-        ignored: values of the label files that are no instances and don't count.
-    """
-
-    width: tuple[int, ...]
-    ignored: tuple[int, ...] = ()
-
-    def widths(self, axes: int, name: str) -> tuple[int, ...]:
-        """For each of so many axes.
-
-        Raises:
-            GridError: where there is another number of them.
-        """
-        if len(self.width) not in (1, axes):
-            raise GridError(f"data.border.width has {len(self.width)} numbers and {name} has {axes} axes")
-        return self.width * (axes // len(self.width))
 
 
 class Bordered(FileScan):
@@ -96,12 +72,13 @@ def beside_others(numbers: NDArray, widths: Sequence[int]) -> NDArray[np.bool_]:
     return maximum_filter(numbers, sides, mode="nearest") != minimum_filter(numbers, sides, mode="nearest")
 
 
-def bordered_labels(labels: Labels, name: str) -> Labels:
+def bordered_labels(labels: Labels, name: str, border: Border) -> Labels:
     """The labels of what :class:`Bordered` gives.
 
     Args:
         labels: of the instances.
         name: of the border's label.
+        border: what is drawn, which they keep.
 
     Raises:
         ConfigError: where the labels are not of instances, or have the name already.
@@ -113,7 +90,8 @@ def bordered_labels(labels: Labels, name: str) -> Labels:
     (object_name,) = labels.foreground
     ground = next((n for n in labels.values if n not in (object_name, *labels.ignore)), BACKGROUND)
     ignored = {other: number for number, other in enumerate(labels.ignore, UNKNOWN)}
-    return Labels({ground: 0, object_name: OBJECT, name: BORDER, **ignored}, (object_name, name), False, labels.ignore)
+    values = {ground: 0, object_name: OBJECT, name: BORDER, **ignored}
+    return Labels(values, (object_name, name), ignore=labels.ignore, border=border)
 
 
 def ignored_values(labels: Labels) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.datasets.borders import Border
+from medseg.datasets.labels import Border
 from medseg.errors import MedsegError
 from medseg.scans.dicom_labels import Table
 from medseg.scans.scan import stem_of, suffix_of

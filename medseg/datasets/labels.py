@@ -32,9 +32,32 @@ IGNORED = -1
 """The class of voxels that don't count. Class maps are signed where there may be some: no count of classes meets it."""
 LOWEST, HIGHEST = -(2**31), 2**32 - 1
 """The values that a label may have: whatever some integer type of at most 32 bits holds."""
-_KEYS = ("values", "foreground", "instances", "ignore", "merged", "regions")
+_KEYS = ("values", "foreground", "instances", "ignore", "merged", "regions", "border")
 _SHOWN = 6
 _UNDECLARED = -2
+
+
+@dataclass(frozen=True)
+class Border:
+    """What is drawn around instances.
+
+    Attributes:
+        width: in voxels of the label file, for each axis or one number for all; 0 draws none along an axis.
+        ignored: values of the label files that are no instances and don't count.
+    """
+
+    width: tuple[int, ...]
+    ignored: tuple[int, ...] = ()
+
+    def widths(self, axes: int, name: str) -> tuple[int, ...]:
+        """For each of so many axes.
+
+        Raises:
+            GridError: where there is another number of them.
+        """
+        if len(self.width) not in (1, axes):
+            raise GridError(f"data.border.width has {len(self.width)} numbers and {name} has {axes} axes")
+        return self.width * (axes // len(self.width))
 
 
 @dataclass(frozen=True)
@@ -51,10 +74,13 @@ class Labels:
             foreground.
         merged: further values in the files of labels, read as their own and never written.
         regions: the foreground labels of each region, the one that is written first; empty where labels don't overlap.
+        border: how label files that number instances become the insides and the border that these labels are, the
+            foreground's first and second; None for other labels.
 
     Raises:
         MedsegError: where labels share a value, a name or value is not fit, the foreground is empty or unknown, or
-            what is to be ignored is unknown, foreground, or the background, or a region is empty or of unknown labels.
+            what is to be ignored is unknown, foreground, or the background, a region is empty or of unknown labels, or
+            a border goes with other labels than an inside and a border.
     """
 
     values: Mapping[str, int]
@@ -63,6 +89,7 @@ class Labels:
     ignore: tuple[str, ...] = field(default=())
     merged: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    border: Border | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", dict(self.values))
@@ -74,6 +101,8 @@ class Labels:
         object.__setattr__(self, "foreground", tuple(self.foreground) or self._default_foreground())
         self._check_foreground()
         self._check_regions()
+        if self.border is not None and (self.classes != 2 or self.instances or self.regions):
+            raise MedsegError("labels with a border are two: the insides of objects and their border")
 
     @property
     def classes(self) -> int:
@@ -170,6 +199,8 @@ class Labels:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
+        border = self.border
+        drawn = {} if border is None else {"border": {"width": [*border.width], "ignored": [*border.ignored]}}
         return {
             "values": dict(self.values),
             "foreground": list(self.foreground),
@@ -177,6 +208,7 @@ class Labels:
             "ignore": list(self.ignore),
             "merged": {name: list(more) for name, more in self.merged.items()},
             "regions": {name: list(parts) for name, parts in self.regions.items()},
+            **drawn,
         }
 
     @classmethod
@@ -197,7 +229,8 @@ class Labels:
         if not lists or not isinstance(instances, bool):
             raise MedsegError("labels: foreground and ignore must be lists of names and instances true or false")
         merged, regions = (_lists(content, key) for key in ("merged", "regions"))
-        return cls(content["values"], tuple(foreground), instances, tuple(ignore), merged, regions)
+        border = _border(content.get("border"))
+        return cls(content["values"], tuple(foreground), instances, tuple(ignore), merged, regions, border)
 
     def _check_values(self) -> None:
         if not self.values:
@@ -305,6 +338,18 @@ def _lists(content: Mapping[str, Any], key: str) -> dict[str, tuple[Any, ...]]:
     if not isinstance(given, Mapping) or not all(isinstance(some, list | tuple) for some in given.values()):
         raise MedsegError(f"labels: {key} must be an object of lists")
     return {name: tuple(some) for name, some in given.items()}
+
+
+def _border(content: Any) -> Border | None:
+    if content is None:
+        return None
+    lists = [content.get(key, []) for key in ("width", "ignored")] if isinstance(content, Mapping) else []
+    if not lists or not all(isinstance(some, list | tuple) and all(type(n) is int for n in some) for some in lists):
+        raise MedsegError("labels: border must be an object of lists of whole numbers, width and ignored")
+    width, ignored = lists
+    if not width or min(width) < 0:
+        raise MedsegError(f"labels: border has the width {list(width)}: give whole numbers of voxels, 0 or more")
+    return Border(tuple(width), tuple(ignored))
 
 
 def one_channel(raw: NDArray, name: str) -> NDArray:

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from medseg.datasets.case_names import How, by_case, named, write_map
+from medseg.datasets.case_names import How, by_case, write_map
 from medseg.datasets.cases import find_scans
 from medseg.datasets.check import check_grid
 from medseg.datasets.checks.digest import Digest
 from medseg.datasets.checks.survey import Item, label_items, survey
 from medseg.datasets.labels import Labels, one_channel
-from medseg.datasets.layouts import DataSet, dicom_tree, read_dataset
+from medseg.datasets.layouts import read_dataset
 from medseg.datasets.layouts.endings import by_image
 from medseg.datasets.layouts.folders import PAIRS
 from medseg.errors import GridError, MedsegError, OutputError, nearest, some
@@ -24,11 +24,12 @@ from medseg.evaluation.case import score_case
 from medseg.evaluation.catalogue import Family, choose
 from medseg.evaluation.opened import Reference, open_pair
 from medseg.evaluation.pair import Options
+from medseg.evaluation.references import data_set_of, labelled_cases, segment_labels, with_references
 from medseg.evaluation.report import CSV, JSON, Report
 from medseg.files import read_json
 from medseg.inference.outputs import PROBABILITIES
 from medseg.scans.blocks import blocks
-from medseg.scans.scan import READERS, stem_of, suffix_of
+from medseg.scans.scan import stem_of, suffix_of
 
 INFERENCE = "inference.json"
 """What medseg infer leaves beside its masks; its key «labels» says what their values mean."""
@@ -120,10 +121,11 @@ def evaluate(
     Args:
         predictions: a folder of masks, or one mask; of several folders, as those of a cross-validation's folds, the
             cases are pooled.
-        references: a folder of label files (or a data set's root, whose ``labels/`` or ``labelsTr/`` is meant), or one.
+        references: a folder of label files (or a data set's root, whose ``labels/`` or ``labelsTr/`` is meant), or one,
+            or the root of a data set of another layout, whose cases that have labels are meant.
         labels: what the values mean. By default what ``inference.json`` beside the predictions says, else the
-            ``dataset.json`` in or above the references, else every value but 0 that is found in the
-            references is a class, named by its value.
+            references' data set or the ``dataset.json`` in or above them, else the names of the segments where all are
+            SEG or RTSTRUCT, else every value but 0 that is found in the references is a class, named by its value.
         out: where ``metrics.csv`` and ``metrics.json`` go; nothing is written by default.
         wanted: what to compute; by default what is quick and says most.
         predicted_only: whether references without a prediction are left out; otherwise they score the worst.
@@ -164,11 +166,12 @@ def score_folders(
     predicted = _pooled("predictions", folders, case_names)
     _check_labels(folders, references)
     expected: dict[str, Reference] = {}
-    tree = _tree(references, case_names)
-    if tree is not None:
-        expected |= tree.labelled()
-        labels = labels or find_labels(predictions, references) or _own_labels(tree)
+    found = data_set_of(references, case_names)
+    if found is not None:
+        expected |= labelled_cases(found)
+        told = None if found.info is None else found.info.label_map
     else:
+        told = _told(references)
         expected |= by_case(by_image(_scans("references", references), predicted), predicted, case_names)
     if _single(predictions) and _single(references):
         predicted = {next(iter(expected)): predictions}
@@ -177,7 +180,9 @@ def score_folders(
     _check_matches(predictions, predicted, references, expected)
     if predicted_only:
         expected = {name: path for name, path in expected.items() if name in predicted}
-    labels, numbered = scored_labels(labels or find_labels(predictions, references), expected, wanted.instances)
+    known = labels or find_labels(predictions, references) or told
+    known = segment_labels(expected, predicted) if known is None else with_references(known, told, predictions)
+    labels, numbered = scored_labels(known, expected, wanted.instances)
     options = wanted.options(labels, numbered)
     probabilities = find_probabilities(folders, predicted, expected, wanted) if options.wants("calibration") else {}
     report = score_all(predicted, expected, labels, wanted, options, probabilities)
@@ -255,20 +260,6 @@ def _check_labels(folders: Sequence[Path], references: Path) -> None:
             raise MedsegError(f"the labels of {folders[0]} and {folder} differ: pool masks of one task")
 
 
-def _tree(references: Path, how: How) -> DataSet | None:
-    """The data set of a tree of DICOM studies; None for any other folder of labels."""
-    if not references.is_dir() or any(READERS[suffix_of(path)] != "dicom" for path in find_scans(references).values()):
-        return None
-    if dicom_tree.recognised(references) is None:
-        return None
-    found = dicom_tree.read(references)
-    return named(found, how) if found.cases else None
-
-
-def _own_labels(tree: DataSet) -> Labels | None:
-    return None if tree.info is None else tree.info.label_map
-
-
 def _file(reference: Reference) -> Path:
     return reference if isinstance(reference, Path) else reference.label or reference.image
 
@@ -296,6 +287,11 @@ def find_labels(predictions: Path, references: Path) -> Labels | None:
                 return Labels.from_dict(content["labels"])
             except MedsegError as error:
                 raise MedsegError(f"{beside}: {error}") from None
+    return _told(references)
+
+
+def _told(references: Path) -> Labels | None:
+    """The labels that the ``dataset.json`` in or above references names."""
     folder = references.parent if _single(references) else references
     for root in (folder, folder.absolute().parent):
         info = read_dataset(root)
@@ -314,6 +310,11 @@ def scored_labels(known: Labels | None, references: Mapping[str, Reference], ins
         return known or _labels_of(references), False
     if known is None:
         return Labels({"background": 0, "instance": 1}, instances=True), False
+    if known.border is not None:
+        raise MedsegError(
+            f"instances are numbered objects, and here are the classes {', '.join(known.foreground)}: number the "
+            "objects with medseg infer --instances or medseg postprocess --instances, and evaluate what it writes"
+        )
     if known.classes != 1 or known.background_value != 0:
         names = ", ".join(known.foreground)
         raise MedsegError(

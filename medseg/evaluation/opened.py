@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medseg.datasets.borders import Bordered
 from medseg.datasets.cases import Case
 from medseg.datasets.check import open_case_label, open_label
 from medseg.datasets.labels import Labels
@@ -21,7 +22,8 @@ def open_pair(prediction: Path | None, reference: Reference, labels: Labels | No
     """Both as scans.
 
     A SEG or RTSTRUCT is read on the grid of the other; two SEGs on the least grid that holds the planes of both, for
-    what a SEG leaves out is background. Their segments are told by the names of the labels.
+    what a SEG leaves out is background. Their segments are told by the names of the labels. Where labels are the
+    insides and the border of instances, a reference that numbers instances becomes these; a SEG's segments are these.
 
     Args:
         prediction: a mask, or None.
@@ -31,14 +33,22 @@ def open_pair(prediction: Path | None, reference: Reference, labels: Labels | No
     Raises:
         ScanError: where one cannot be read, or does not lie on the other's voxels.
     """
-    table = table_of(labels)
+    found, truth = _opened(prediction, reference, table_of(labels))
+    border = None if labels is None else labels.border
+    file = reference.label if isinstance(reference, Case) else reference
+    if border is None or isinstance(truth, Bordered) or (file is not None and is_dicom_label(file)):
+        return found, truth
+    return found, Bordered(truth, border)
+
+
+def _opened(prediction: Path | None, reference: Reference, table: Table) -> tuple[Scan | None, Scan]:
     if isinstance(reference, Case):
         truth = open_case_label(reference)
         return None if prediction is None else open_label(prediction, truth, table), truth
-    if prediction is None or not _is_dicom(reference):
+    if prediction is None or not is_dicom_label(reference):
         truth = open_label(reference, None, table)
         return None if prediction is None else open_label(prediction, truth, table), truth
-    if not _is_dicom(prediction):
+    if not is_dicom_label(prediction):
         found = open_label(prediction)
         return found, open_label(reference, found, table)
     files = [SegFile(path, str(path)) for path in (reference, prediction) if kind_of(path) == "SEG"]
@@ -62,5 +72,6 @@ def table_of(labels: Labels | None) -> Table:
     )
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom_label(path: Path) -> bool:
+    """Whether a label file is a SEG or RTSTRUCT."""
     return READERS.get(suffix_of(path), "dicom") == "dicom" and is_label_object(path)

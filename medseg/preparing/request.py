@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medseg.datasets.cases import Case
-from medseg.datasets.check import open_case_label, open_image
+from medseg.datasets.check import open_image, open_placed_label
 from medseg.datasets.checks.facts import Facts
 from medseg.datasets.checks.survey import Item, image_items, label_items, survey
 from medseg.datasets.labels import Labels
@@ -18,7 +18,7 @@ from medseg.files import digest_of
 from medseg.scans.preprocessing import Preprocessing
 from medseg.scans.scan import Scan
 
-FORMAT = 1
+FORMAT = 2
 """Raised when what is written changes, so that older arrays are not taken for it."""
 
 
@@ -47,7 +47,7 @@ class Request:
 
     def label(self) -> Scan:
         """The label file's values on the same grid: (1, \\*grid)."""
-        return self.preprocessing.grid(open_case_label(self.case), "nearest")
+        return self.preprocessing.grid(open_placed_label(self.case, open_image(self.case)), "nearest")
 
     @property
     def stored_bytes(self) -> int:

@@ -38,6 +38,10 @@ def test_borders_are_learned_scored_and_written(medseg, config, keys, cells, tmp
     assert not labels["instances"]
     summary = json.loads((run / "validation" / "metrics.json").read_text())["summary"]
     assert set(summary) == {"cell", "border"}
+    for given in ([run], ["--predictions", run / "validation", "--references", cells / "masks", "--predicted-only"]):
+        code, out, said = medseg("evaluate", *given, "--json")
+        assert code == 0, said
+        assert json.loads(out)["summary"] == summary
     assert medseg("infer", "-m", run / "model", cells / "images" / "c0.tif", "-o", tmp_path / "masks")[0] == 0
     mask = open_scan(tmp_path / "masks" / "c0.tif")
     assert set(np.unique(mask.read(Box.of(mask.shape)))) <= {0, 1, 2}

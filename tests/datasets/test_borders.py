@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import numpy as np
@@ -8,9 +9,9 @@ from hypothesis import strategies as st
 from skimage.segmentation import find_boundaries
 
 from medseg import Box, open_scan
-from medseg.datasets.borders import Border, Bordered, bordered_labels
-from medseg.datasets.labels import IGNORED, Labels
-from medseg.errors import ConfigError, GridError
+from medseg.datasets.borders import Bordered, bordered_labels
+from medseg.datasets.labels import IGNORED, Border, Labels
+from medseg.errors import ConfigError, GridError, MedsegError
 
 SHAPES = st.one_of(st.tuples(*[st.integers(1, 20)] * 2), st.tuples(*[st.integers(1, 10)] * 3))
 
@@ -59,11 +60,13 @@ def test_any_box_is_that_of_the_whole(shape, seed, width, data):
 
 def test_the_labels_are_those_of_what_is_read():
     raw = Labels({"background": 0, "cell": 1, "ignore": 255}, ("cell",), True)
-    labels = bordered_labels(raw, "membrane")
+    drawn = Border((1,), (255,))
+    labels = bordered_labels(raw, "membrane", drawn)
+    assert Labels.from_dict(json.loads(json.dumps(labels.to_dict()))) == labels and labels.border == drawn
     assert labels.foreground == ("cell", "membrane")
     assert not labels.instances
     numbers = np.array([[7, 7, 7, 0, 255, 255]], np.int32)
-    scan = Bordered(open_scan(numbers[None]), Border((1,), (255,)))
+    scan = Bordered(open_scan(numbers[None]), drawn)
     np.testing.assert_array_equal(labels.read(scan, Box.of((1, 6))), [[1, 1, 2, 0, IGNORED, IGNORED]])
     again = pickle.loads(pickle.dumps(scan))
     np.testing.assert_array_equal(again.read(Box.of((1, 6))), scan.read(Box.of((1, 6))))
@@ -71,8 +74,19 @@ def test_the_labels_are_those_of_what_is_read():
 
 def test_mistakes():
     with pytest.raises(ConfigError, match=r"data\.instances: true"):
-        bordered_labels(Labels({"background": 0, "cell": 1}), "border")
+        bordered_labels(Labels({"background": 0, "cell": 1}), "border", Border((1,)))
     with pytest.raises(ConfigError, match="another name"):
-        bordered_labels(Labels({"background": 0, "cell": 1}, ("cell",), True), "cell")
+        bordered_labels(Labels({"background": 0, "cell": 1}, ("cell",), True), "cell", Border((1,)))
     with pytest.raises(GridError, match="2 numbers"):
         Bordered(open_scan(np.zeros((1, 4, 4, 4), np.int32)), Border((1, 2)))
+
+
+@pytest.mark.parametrize(
+    "border", [3, {}, {"width": []}, {"width": [-1]}, {"width": [1.5]}, {"width": [1], "ignored": 2}]
+)
+def test_a_border_that_is_none_is_refused(border):
+    values = {"background": 0, "cell": 1, "edge": 2}
+    with pytest.raises(MedsegError, match="labels: border"):
+        Labels.from_dict({"values": values, "border": border})
+    with pytest.raises(MedsegError, match="labels with a border are two"):
+        Labels.from_dict({"values": {"background": 0, "cell": 1}, "border": {"width": [1]}})

@@ -302,3 +302,19 @@ def test_a_data_set_s_intensities_are_measured_once_for_the_same_scans(cache, tm
     with pytest.raises(TypeError):
         fitted(wanted, cases[:1])
     assert fitted(VIEWS, cases) == VIEWS
+
+
+@pytest.mark.parametrize("silent", ["image", "label"])
+def test_a_label_is_turned_as_its_image_is_though_one_alone_says_how_the_patient_lies(cache, tmp_path, silent):
+    case = write_case(tmp_path, "a")
+    wanted = everything(request(case, Preprocessing()).label())
+    path = tmp_path / f"a-{silent}.nii.gz"
+    image = nib.load(path)
+    voxels = np.asarray(image.dataobj)
+    bare = nib.Nifti1Image(voxels, None)
+    bare.header["pixdim"][1:4] = 1, 1, 1.2
+    nib.save(bare, path)
+    label = everything(request(case, Preprocessing()).label())
+    stored = np.asarray(nib.load(case.label).dataobj)[None]
+    np.testing.assert_array_equal(label, wanted if silent == "label" else stored)
+    assert not np.array_equal(wanted, stored)

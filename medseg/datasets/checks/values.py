@@ -52,6 +52,15 @@ def declared(labels: Labels) -> dict[int, str]:
     return {labels.background_value: "background"} | merged | own
 
 
+def called(labels: Labels) -> dict[int, str]:
+    """The values that label files may hold, and what readers call them: of regions, those that a value is in."""
+    names = declared(labels)
+    if not labels.regions:
+        return names
+    holders = {part: [name for name, parts in labels.regions.items() if part in parts] for part in labels.foreground}
+    return {value: " and ".join(holders.get(name, [name])) for value, name in names.items()}
+
+
 def foreground(labels: Labels | None) -> set[int] | None:
     """The values that are foreground; None where every value but one is, since labels are not known."""
     if labels is None or labels.instances:
@@ -132,11 +141,12 @@ def _constant(case: CaseFacts, flat: Sequence[int]) -> Finding:
 def _absent(labelled: Sequence[Values], labels: Labels) -> Iterator[Finding]:
     if labels.instances:
         return
-    total, known = counts_of(labelled), declared(labels)
+    total, known, words = counts_of(labelled), declared(labels), called(labels)
     for label in labels.foreground:
         own = [value for value, name in known.items() if name == label]
         if not any(total[value] for value in own):
-            what = f"the label {label!r} (value {_listed(own)}) is declared, and no case has a voxel of it"
+            name = words[own[0]]
+            what = f"the label {name!r} (value {_listed(own)}) is declared, and no case has a voxel of it"
             yield Finding("absent_class", "warning", what, "mend its value in data.labels, or drop it")
 
 

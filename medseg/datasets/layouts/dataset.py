@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from medseg.datasets.borders import Border
 from medseg.datasets.cases import Case, check_inside, is_there, natural_key
 from medseg.datasets.channels import ChannelFiles
+from medseg.datasets.labels import Border
 from medseg.datasets.layouts.description import DatasetInfo
 from medseg.errors import ConfigError, MedsegError, nearest
 
@@ -104,7 +104,7 @@ class DataSet:
         cases = tuple(replace(case, resample_channels=True) for case in self.cases)
         return replace(self, cases=cases, channel_files=files)
 
-    def bordered(self, border: Border) -> DataSet:
+    def bordered(self, border: Border | None) -> DataSet:
         """With a border drawn around the instances of every label."""
         return replace(self, cases=tuple(replace(case, border=border) for case in self.cases))
 
