@@ -22,11 +22,11 @@ from medseg.package import WEIGHTS, ModelCard, check_weights, find_package, read
 from medseg.registry.address import SCHEME, check_alias, check_name
 from medseg.registry.fetch import DIGEST, package_digest
 from medseg.registry.mlflow_model import skeleton, write_mlflow_model
-from medseg.registry.registry import Registry, missing
+from medseg.registry.registry import Registry
 from medseg.tracking.courier import RUN
 from medseg.tracking.names import TAG_LENGTH, TAG_NAME_LENGTH, clean, cut
 from medseg.tracking.scores import search_run
-from medseg.tracking.store import Store
+from medseg.tracking.store import Store, missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

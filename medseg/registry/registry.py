@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from medseg.errors import MedsegError, nearest, some
 from medseg.registry.address import Address
-from medseg.tracking.store import Store
+from medseg.tracking.store import Store, missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -122,8 +122,3 @@ class Registry:
                 )
             )
         return aliases[alias]
-
-
-def missing(problem: Exception) -> bool:
-    """Whether MLflow says that there is no such thing."""
-    return getattr(problem, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"

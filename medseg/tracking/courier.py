@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,7 +21,8 @@ from medseg.errors import MedsegError
 from medseg.files import write_json
 from medseg.tracking.names import TAG_LENGTH, cut
 from medseg.tracking.spool import Delivered, Record, Spool
-from medseg.tracking.store import Store, never_takes, reason_of
+from medseg.tracking.store import Store, missing, never_takes, reason_of
+from medseg.tracking.view import MM, TAG, unit_of, view
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,6 +53,7 @@ class Courier:
     Attributes:
         refused: what the store will never take, and why.
         gone: files that were to be logged and are not there any more.
+        anew: whether the store had the run no more, so that all of it goes there once more.
     """
 
     def __init__(self, spool: Spool, store: Store) -> None:
@@ -58,9 +61,11 @@ class Courier:
         self.store = store
         self.refused: list[str] = []
         self.gone: list[str] = []
+        self.anew = False
         self.sent = {"values": 0, "files": 0}
         self._client: MlflowClient | None = None
         self._run_id: str | None = None
+        self._placed = False
 
     @property
     def state(self) -> Delivered:
@@ -92,20 +97,17 @@ class Courier:
         return self._client
 
     def place(self) -> str:
-        """The run's id in the store, where it is made once.
+        """The run's id in the store, where it is made once, and once more where the store has it no more.
 
         Raises:
             Unreachable: where the store does not answer.
             MedsegError: where the run or its experiment was deleted.
         """
         run_id = self.run_id or self._create()
-        with self.store.explained("does not give the run"):
-            found = self.client.get_run(run_id)
-        if found.info.lifecycle_stage != "active":
-            raise MedsegError(
-                f"the run {run_id} was deleted from the tracking store {self.store.shown}: restore it in the UI, "
-                f"or begin a new run"
-            )
+        if not self._has(run_id):
+            self._forget()
+            run_id = self._create()
+        self._placed = True
         return run_id
 
     def values(self) -> None:
@@ -114,7 +116,27 @@ class Courier:
         Raises:
             Exception: whatever MLflow raises where the store does not take them now.
         """
-        run_id = self.run_id or self.place()
+        self._deliver(self._values)
+
+    def files(self) -> None:
+        """Delivers files, of each place the last.
+
+        Raises:
+            Exception: whatever MLflow raises where the store does not take them now.
+        """
+        self._deliver(self._files)
+
+    def _deliver(self, lane: Callable[[str], None]) -> None:
+        """Delivers to the run; to a new one where the store turns out to have it no more."""
+        run_id = (self.run_id if self._placed else None) or self.place()
+        try:
+            lane(run_id)
+        except Exception as problem:
+            if not never_takes(problem) or self._has(run_id):
+                raise
+            lane(self.place())
+
+    def _values(self, run_id: str) -> None:
         self._join_parent(run_id)
         points: list[Metric] = []
         end = self.state.values
@@ -125,17 +147,11 @@ class Courier:
                 points = []
             points += new
             if not new and (deliver := VALUES.get(record["kind"])):
-                self._unless_refused(record["kind"], lambda: deliver(self, run_id, record))  # noqa: B023
+                self._unless_refused(run_id, record["kind"], lambda: deliver(self, run_id, record))  # noqa: B023
             end = after
         self._send_points(run_id, points, end)
 
-    def files(self) -> None:
-        """Delivers files, of each place the last.
-
-        Raises:
-            Exception: whatever MLflow raises where the store does not take them now.
-        """
-        run_id = self.run_id or self.place()
+    def _files(self, run_id: str) -> None:
         waiting: dict[tuple[str, str], int] = {}
         start = end = self.state.files
         for record, end in self.spool.records(start):
@@ -144,10 +160,41 @@ class Courier:
                 waiting.pop(place, None)
                 waiting[place] = end
         for (source, folder), after in waiting.items():
-            self._unless_refused(source, lambda: self._send_file(run_id, source, folder))  # noqa: B023
+            self._unless_refused(run_id, source, lambda: self._send_file(run_id, source, folder))  # noqa: B023
             self._note(files=after)
         if end != self.state.files:
             self._note(files=end)
+
+    def _has(self, run_id: str) -> bool:
+        """Whether the store has a run of that id.
+
+        Raises:
+            Unreachable: where the store does not answer.
+            MedsegError: where the run is there, but marked as deleted.
+        """
+        with self.store.explained("does not give the run"):
+            try:
+                found = self.client.get_run(run_id)
+            except Exception as problem:
+                if missing(problem):
+                    return False
+                raise
+            if found.info.lifecycle_stage == "active":
+                return True
+            experiment = self.client.get_experiment(found.info.experiment_id)
+        whole = experiment.lifecycle_stage != "active"
+        what = f"experiments restore -x {experiment.experiment_id}" if whole else f"runs restore --run-id {run_id}"
+        raise MedsegError(
+            f"the run {run_id} was deleted from the tracking store {self.store.shown}"
+            f"{' with its experiment' if whole else ''}: restore it with mlflow {what}, where MLFLOW_TRACKING_URI "
+            f"names that store"
+        )
+
+    def _forget(self) -> None:
+        """What the store once had counts no more: all of it waits again."""
+        self.anew = True
+        self._run_id = None
+        self._note(**asdict(Delivered()))
 
     def _create(self) -> str:
         begin = self.spool.begin
@@ -180,10 +227,24 @@ class Courier:
     def _send_points(self, run_id: str, points: list[Metric], end: int) -> None:
         for start in range(0, len(points), BATCH):
             some = points[start : start + BATCH]
-            self._unless_refused("values", lambda: self.client.log_batch(run_id, metrics=some, synchronous=True))  # noqa: B023
+            self._unless_refused(
+                run_id,
+                "values",
+                lambda: self.client.log_batch(run_id, metrics=some, synchronous=True),  # noqa: B023
+            )
+        self._unless_refused(run_id, "the table's columns", lambda: self._show(run_id, [p.key for p in points]))
         self.sent["values"] += len(points)
         if end != self.state.values:
             self._note(values=end)
+
+    def _show(self, run_id: str, metrics: Sequence[str]) -> None:
+        """Where distances are not in mm: the experiment's table of runs, as it was made, shows the columns that are."""
+        unit = unit_of(metrics)
+        if unit is None or unit == MM:
+            return
+        experiment = self.client.get_experiment(self.client.get_run(run_id).info.experiment_id)
+        if experiment.tags.get(TAG) == view():
+            self.client.set_experiment_tag(experiment.experiment_id, TAG, view(unit))
 
     def _params(self, run_id: str, record: Record) -> None:
         from mlflow.entities import Param
@@ -228,12 +289,15 @@ class Courier:
             return
         self.sent["files"] += 1
 
-    def _unless_refused(self, what: str, run: Callable[[], None]) -> None:
-        """Does it; what the store will never take is left out and kept in mind, anything else is raised."""
+    def _unless_refused(self, run_id: str, what: str, run: Callable[[], None]) -> None:
+        """Does it; what the store will never take is left out and kept in mind, anything else is raised.
+
+        A run that was deleted or is not there takes nothing, and all of it later, when it is back.
+        """
         try:
             run()
         except Exception as problem:
-            if not never_takes(problem):
+            if not never_takes(problem) or not self._has(run_id):
                 raise
             self.refused.append(f"{Path(what).name}: {reason_of(problem)[:200]}")
 

@@ -11,14 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 
+from medseg.errors import MedsegError
 from medseg.tracking.courier import Courier
-from medseg.tracking.store import Unreachable, reason_of
+from medseg.tracking.store import Unreachable, denied, reason_of
 
 FLUSH_SECONDS = 5.0
 """How long a value waits at the most while the store answers."""
 
 RETRY_SECONDS = 30.0
 """How long a store that did not answer is left alone."""
+
+REASON = 400
+"""How much of a reason is said, in characters."""
 
 CLOSE_SECONDS = 60.0
 """How long the end of a run waits for what is still to be delivered."""
@@ -82,9 +86,10 @@ class Delivery:
 
     def _pause(self, lane: str, problem: BaseException) -> None:
         self._retry_at[lane] = time.monotonic() + RETRY_SECONDS
-        verb = "does not answer" if lane == "values" else "takes no files"
         cause = problem.__cause__ if isinstance(problem, Unreachable) and problem.__cause__ else problem
-        self._tell(f"{verb} ({reason_of(cause)[:200]})")
+        answers = denied(cause) or (isinstance(cause, MedsegError) and not isinstance(cause, Unreachable))
+        verb = "takes no files" if lane == "files" else "takes nothing" if answers else "does not answer"
+        self._tell(f"{verb} ({reason_of(cause)[:REASON]})")
 
     def _tell(self, what: str) -> None:
         if self._told:

@@ -16,7 +16,7 @@ from medseg.evaluation.score_table import ScoreTable, read_report, scores_of_row
 from medseg.files import read_json
 from medseg.package import MODEL, read_card
 from medseg.tracking.courier import RUN
-from medseg.tracking.store import Store
+from medseg.tracking.store import Store, reason_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -139,7 +139,8 @@ def _run(store: Store, client: MlflowClient, run_id: str) -> Run:
     try:
         return client.get_run(run_id)
     except MlflowException as problem:
-        raise MedsegError(f"the run {run_id} is not in the tracking store {store.shown} ({problem.message})") from None
+        why = reason_of(problem)
+        raise MedsegError(f"the run {run_id} is not in the tracking store {store.shown} ({why})") from None
 
 
 def search_run(word: str, store: Store) -> tuple[Store, MlflowClient, Run]:

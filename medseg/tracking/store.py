@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import sqlite3
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -45,8 +46,20 @@ _DRIVERS_WORDS = re.compile(r"^\(\w+(?:\.\w+)*Error\) (.+)$", re.MULTILINE)
 _SCHEMAS = re.compile(r"found version \w+, but expected \w+")
 """What MLflow says of a schema."""
 
-TRY_LATER = (401, 403, 408, 429)
+DENIED = {401: "asks for a user and a password that it knows", 403: "forbids that to this user"}
+"""What a server says (HTTP) that does not let somebody in, or not everywhere."""
+
+TRY_LATER = (*DENIED, 408, 429)
 """Client errors (HTTP) that can pass without anything being wrong with what was sent."""
+
+
+_SECRETS = ("password", "passwd", "pwd", "sslpassword", "odbc_connect")
+"""Options of a database's address that are or hold a password."""
+
+_USER = re.compile(r"^([^:/?#]+://)[^:/]*(?::[^@]*)?@(?:[^/?]*@)?")
+"""An address up to its host, with the user and password: to SQLAlchemy a password holds any character but ``@``."""
+
+_USER_IN_TEXT = re.compile(r"(?<=\w://)[^\s/]\S*@")
 
 
 class Unreachable(MedsegError):
@@ -76,24 +89,26 @@ class Store:
             folder: what a relative SQLite path is relative to; None takes the current folder.
 
         Raises:
-            MedsegError: where MLflow cannot keep runs in a store of that kind.
+            MedsegError: where MLflow cannot keep runs in a store of that kind, or the address cannot be read.
         """
         environment = os.environ.get("MLFLOW_TRACKING_URI")
         uri = configured or environment or DEFAULT
         if environment and uri.rstrip("/") == _without_password(environment).rstrip("/"):
             uri = environment
+        shown = _without_password(uri)
         scheme = uri.partition(":")[0].partition("+")[0].lower() if "://" in uri else ""
         if scheme == "sqlite":
             return cls._sqlite(uri, folder or Path.cwd())
         if scheme in (*SERVERS, *DATABASES):
+            _check_readable(uri)
             return cls(uri.rstrip("/") if scheme in SERVERS else uri)
         if not scheme or scheme == "file":
             raise MedsegError(
-                f"the tracking store {uri!r} is a folder, and MLflow 3.13 and later refuse the file store: "
+                f"the tracking store {shown!r} is a folder, and MLflow 3.13 and later refuse the file store: "
                 f"write tracking.uri=sqlite:///mlflow.db, another sqlite:///FILE.db, or a server's http:// address"
             )
         raise MedsegError(
-            f"the tracking store {uri!r} is of no kind that medseg knows: give sqlite:///FILE.db, http://, "
+            f"the tracking store {shown!r} is of no kind that medseg knows: give sqlite:///FILE.db, http://, "
             f"https:// or a postgresql, mysql or mssql address"
         )
 
@@ -119,6 +134,15 @@ class Store:
     def shown(self) -> str:
         """The address as it may be printed: without a password."""
         return _without_password(self.uri)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The user and password of a server's address, for questions to :attr:`shown`; MLflow finds them by itself."""
+        parts = urlsplit(self.uri)
+        if not self.remote or parts.password is None:
+            return {}
+        pair = f"{unquote(parts.username or '')}:{unquote(parts.password)}"
+        return {"Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
     @property
     def artifacts(self) -> Path | None:
@@ -220,12 +244,17 @@ class Store:
         )
 
     def _check_server(self) -> None:
+        question = Request(f"{self.shown}/health")
+        for name, value in self.headers.items():
+            question.add_unredirected_header(name, value)  # for this server alone
         try:
-            with urlopen(Request(f"{self.uri}/health"), timeout=ANSWER_SECONDS) as answer:
+            with urlopen(question, timeout=ANSWER_SECONDS) as answer:
                 said = answer.read(100).strip()
         except HTTPError as problem:
             if problem.code in NOTHING_THERE:
                 raise self._foreign(f"{problem.code} {problem.reason}") from None
+            if problem.code in DENIED and self.headers and problem.url == question.full_url:
+                raise Unreachable(f"the tracking server {self.shown} lets nobody in: {reason_of(problem)}") from problem
             return  # it answers; what it thinks of us comes with the first question
         except (OSError, ValueError, HTTPException) as problem:
             reason = getattr(problem, "reason", None) or problem
@@ -294,12 +323,50 @@ def never_takes(problem: Exception) -> bool:
     return isinstance(problem, TypeError | ValueError)
 
 
+def missing(problem: Exception) -> bool:
+    """Whether MLflow says that there is no such thing."""
+    return getattr(problem, "error_code", "") == "RESOURCE_DOES_NOT_EXIST"
+
+
+def denied(problem: BaseException) -> int | None:
+    """The HTTP status by which a server does not let somebody in; None where it says something else."""
+    ask = getattr(problem, "get_http_status_code", None)  # MLflow's
+    status = ask() if ask else getattr(getattr(problem, "response", problem), "status_code", None)
+    status = status or getattr(problem, "code", None)  # urllib's
+    return status if status in DENIED else None
+
+
 def _without_password(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", uri)
+    if uri.partition(":")[0].partition("+")[0].lower() == "sqlite":
+        return uri
+    address, _, options = _USER.sub(r"\1", uri).partition("?")
+    kept = [option for option in options.split("&") if option.partition("=")[0].lower() not in _SECRETS]
+    return "?".join(filter(None, (address, "&".join(kept))))
+
+
+def _check_readable(uri: str) -> None:
+    """Refuses an address whose host is not plain, and does not repeat it: what is taken for the host may be secret.
+
+    Raises:
+        MedsegError: where a user or password holds characters that end them.
+    """
+    shown = _without_password(uri)
+    host = urlsplit(uri).netloc.rpartition("@")[2]
+    other = uri.partition(":")[0].lower() in SERVERS and host != urlsplit(shown).netloc
+    if other or "@" in shown.partition("?")[0]:
+        raise MedsegError(
+            "the address of the tracking store cannot be read: in its user and password write % as %25, @ as %40, "
+            ": as %3A, / as %2F, ? as %3F and # as %23"
+        )
 
 
 def reason_of(problem: BaseException) -> str:
-    """Why something failed, in one line."""
-    text = str(problem).strip() or type(problem).__name__
+    """Why something failed, in one line and without a password."""
+    if status := denied(problem):
+        return (
+            f"it {DENIED[status]} ({status}), set MLFLOW_TRACKING_URI=http://USER:PASSWORD@HOST, or "
+            f"MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    text = _USER_IN_TEXT.sub("", str(problem).strip()) or type(problem).__name__
     said = _DRIVERS_WORDS.search(text)
     return said[1] if said else text.splitlines()[0]

@@ -23,7 +23,7 @@ class Synced:
         run_id: its id there; None where it has none.
         values: params, tags and points that were delivered now.
         files: files and folders that were delivered now.
-        notes: what the store refuses, and files that are gone.
+        notes: that the store had the run no more, what it refuses, and files that are gone.
         why: why some of it still waits; empty where nothing does.
     """
 
@@ -39,6 +39,7 @@ class Synced:
 def sync(folders: Sequence[Path], store: str | None = None) -> Iterator[Synced]:
     """Delivers what the runs in folders, at any depth, have kept; a second time nothing is left to deliver.
 
+    Each store is asked for its runs: one that has a run no more, since it was made anew, gets all of it once more.
     A run that nobody is working on and that never ended was killed, and is shown so.
 
     Args:
@@ -78,8 +79,6 @@ def _deliver(spool: Spool, store: Store) -> Synced:
     courier = Courier(spool, store)
     with spool.held():
         _end(spool)
-        if not courier.waiting:
-            return Synced(spool.run_folder, store.shown, courier.run_id)
         courier.place()
         why = ""
         try:
@@ -87,7 +86,11 @@ def _deliver(spool: Spool, store: Store) -> Synced:
             courier.files()
         except Exception as problem:  # whatever MLflow raises: the next run is tried in any case
             why = f"the tracking store {store.shown} stopped taking it ({reason_of(problem)})"
-    notes = (*(f"refused: {what}" for what in courier.refused), *(f"gone: {name}" for name in courier.gone))
+    notes = (
+        *(["the store had the run no more, so all of it is delivered anew"] if courier.anew else []),
+        *(f"refused: {what}" for what in courier.refused),
+        *(f"gone: {name}" for name in courier.gone),
+    )
     return Synced(spool.run_folder, store.shown, courier.run_id, **courier.sent, notes=notes, why=why)
 
 

@@ -59,19 +59,19 @@ def serve(store: Store, port: int | None = None) -> None:
         port: where to listen; None takes the first free one from 5000.
 
     Raises:
-        MedsegError: for a port in use, a store that is missing, or a server that does not start.
+        MedsegError: for a port in use, a store that is missing or cannot be opened, or a server that does not start.
         KeyboardInterrupt: on Ctrl-C, after the server has ended.
     """
     if store.remote:
         store.check()
-        print(page_of(store.shown), flush=True)
+        print(page_of(store.shown, store.headers), flush=True)
         return
     if store.database and not store.database.exists():
         raise MedsegError(
             f"there is no tracking store at {store.database} yet: train first, or name another one with "
             f"MLFLOW_TRACKING_URI"
         )
-    store.check()
+    store.client()  # the server would tell in a traceback what is wrong with the store
     port = free_port(PORT) if port is None else _wanted(port)
     print("starting MLflow's UI ...", file=sys.stderr, flush=True)
     with _ended_in_order(), _server(store, port) as process:

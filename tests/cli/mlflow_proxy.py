@@ -86,7 +86,7 @@ class Proxy:
     def no_files(self, request: BaseHTTPRequestHandler, number: int) -> None:
         """Takes values, but its disk is full."""
         if request.command == "PUT" and FILES in request.path:
-            self._drain(request)
+            self.drain(request)
             return say(request, 500, "text/plain", b"[Errno 28] No space left on device")
         return self.forward(request, number)
 
@@ -94,7 +94,7 @@ class Proxy:
         """Lets nobody in."""
 
         def behave(request: BaseHTTPRequestHandler, number: int) -> None:
-            self._drain(request)
+            self.drain(request)
             say(request, code, "text/plain", b"who are you?")
 
         return behave
@@ -105,7 +105,7 @@ class Proxy:
         request.close_connection = True
 
     @staticmethod
-    def _drain(request: BaseHTTPRequestHandler) -> None:
+    def drain(request: BaseHTTPRequestHandler) -> None:
         request.rfile.read(int(request.headers.get("Content-Length") or 0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import threading
 from collections import Counter
 
 import pytest
-from mlflow_proxy import Proxy
+from mlflow_proxy import Proxy, say
 
 from medseg.cli.app import main
 from medseg.tracking import delivery
@@ -82,6 +83,18 @@ def server(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
     made = Store.resolve(json.loads((trained / "run.json").read_text())["store"]).database
     shutil.copy(made, folder / "server.db")  # making one takes MLflow seconds
+    running = Server(folder)
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def empty_server(trained, tmp_path):
+    """Another server, which knows nothing of what the first one was given."""
+    folder = tmp_path / "another server"
+    folder.mkdir()
+    made = Store.resolve(json.loads((trained / "run.json").read_text())["store"]).database
+    shutil.copy(made, folder / "server.db")
     running = Server(folder)
     yield running
     running.kill()
@@ -167,6 +180,92 @@ def test_wrong_credentials_cost_nothing(server, proxy, expected, config, keys, t
     assert not (tmp_path / "run" / "run.json").exists()
     proxy.behaviour = proxy.forward
     check_kept_and_delivered(server, expected, tmp_path / "run", capsys)
+
+
+PASSWORD = "p:a@s/s%wörd"  # pragma: allowlist secret
+WRITTEN = "p%3Aa%40s%2Fs%25w%C3%B6rd"
+
+
+@pytest.fixture
+def closed(server, proxy, monkeypatch):
+    """The server's address, for whoever knows the password alone; it asks for it at every request."""
+    known = {f"Basic {base64.b64encode(f'me:{PASSWORD}'.encode(code)).decode()}" for code in ("utf-8", "latin-1")}
+
+    def ask(request, number):
+        if request.headers["Authorization"] in known:
+            return proxy.forward(request, number)
+        proxy.drain(request)
+        return say(request, 401, "text/html", b"<html>who are you?</html>")
+
+    proxy.behaviour = ask
+    return proxy.address
+
+
+def test_the_password_of_the_address_opens_the_server_and_is_written_nowhere(
+    server, closed, expected, config, keys, tmp_path, capfd, monkeypatch
+):
+    folder = tmp_path / "run"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", closed.replace("//", f"//me:{WRITTEN}@"))
+    train(config, keys, closed, folder)
+    assert warnings_of(capfd.readouterr().err) == []
+    assert server.content(run_of(folder)) == expected[0]
+    assert main(["sync", str(folder)]) == 0
+    assert main(["ui"]) == 0
+    out, err = capfd.readouterr()
+    assert "nothing left to deliver" in out and f"{closed}/#/" in out
+    written = [path.read_bytes() for root in (folder, server.folder) for path in root.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    for content in (*written, out.encode(), err.encode()):
+        assert PASSWORD.encode() not in content and WRITTEN.encode() not in content
+
+
+def test_a_wrong_password_is_told_as_such(closed, expected, config, keys, tmp_path, capfd, monkeypatch, server):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", closed.replace("//", "//me:grsgrs@"))
+    folder = tmp_path / "run"
+    train(config, keys, closed, folder)
+    assert main(["sync", str(folder)]) == 3
+    assert main(["ui"]) == 2
+    out, err = capfd.readouterr()
+    told = [line for line in err.splitlines() if "asks for a user and a password that it knows (401)" in line]
+    assert [line.partition(":")[0] for line in told] == ["warning", str(folder), "error"]
+    assert all(closed in line for line in told) and "does not answer" not in err and "grsgrs" not in out + err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", closed.replace("//", f"//me:{WRITTEN}@"))
+    assert main(["sync", str(folder)]) == 0
+    assert server.content(run_of(folder)) == expected[0]
+
+
+def test_a_server_that_is_made_anew_gets_its_runs_back(
+    server, proxy, expected, config, keys, tmp_path, capsys, empty_server
+):
+    train(config, keys, proxy.address, tmp_path / "run")
+    proxy.port = empty_server.port
+    assert main(["sync", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "delivered anew" in said.err and run_of(tmp_path / "run") in said.out
+    assert empty_server.content(run_of(tmp_path / "run")) == expected[0]
+    assert main(["sync", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert "nothing left to deliver" in said.out and said.err == ""
+    experiment = empty_server.client.get_experiment_by_name(EXPERIMENT).experiment_id
+    (run,) = empty_server.client.search_runs([experiment])
+    empty_server.client.delete_run(run.info.run_id)
+    assert main(["sync", str(tmp_path)]) == 3
+    said = capsys.readouterr()
+    assert f"mlflow runs restore --run-id {run.info.run_id}" in said.err and said.out == ""
+
+
+def test_a_server_that_is_made_anew_meanwhile_gets_all_of_a_training(
+    proxy, expected, config, keys, tmp_path, capsys, empty_server
+):
+    def change(request, number):
+        if number == 12:
+            proxy.port = empty_server.port
+        proxy.forward(request, number)
+
+    proxy.behaviour = change
+    train(config, keys, proxy.address, tmp_path / "run")
+    assert warnings_of(capsys.readouterr().err) == [] and proxy.port == empty_server.port
+    assert empty_server.content(run_of(tmp_path / "run")) == expected[0]
 
 
 def test_nobody_waits_for_slow_answers(server, proxy, expected, config, keys, tmp_path, capsys, monkeypatch):

@@ -12,12 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from medseg.quiet import quiet_mlflow
 from medseg.tracking import delivery as module
 from medseg.tracking.courier import PARENT_TAG, RUN_TAG, Courier
 from medseg.tracking.delivery import Delivery
 from medseg.tracking.run import Run
 from medseg.tracking.spool import Spool
-from medseg.tracking.store import Store, Unreachable
+from medseg.tracking.store import Store, Unreachable, missing
+from medseg.tracking.sync import sync
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -84,6 +86,42 @@ class Unsteady:
             raise ConnectionError("no way through")
 
 
+class Forgetful(Unsteady):
+    """A store's client whose server is made anew, empty, before some requests about a run."""
+
+    def __init__(self, losses: list[bool]) -> None:
+        super().__init__([])
+        self.losses = iter(losses)
+
+    def known(self, run_id: str) -> None:
+        if next(self.losses, False):
+            for tags in self.runs:
+                tags[RUN_TAG] = ""
+            for kept in (self.points, self.params, self.tags, self.files):
+                kept.clear()
+        self.get_run(run_id)
+
+    def get_run(self, run_id: str) -> Any:
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
+
+        if self.runs[int(run_id)][RUN_TAG] == "":
+            raise MlflowException(f"no run {run_id}", RESOURCE_DOES_NOT_EXIST)
+        return super().get_run(run_id)
+
+    def log_batch(self, run_id: str, *some: Any, **others: Any) -> None:
+        self.known(run_id)
+        super().log_batch(run_id, *some, **others)
+
+    def log_artifact(self, run_id: str, path: str, folder: str | None) -> None:
+        self.known(run_id)
+        super().log_artifact(run_id, path, folder)
+
+    def set_terminated(self, run_id: str, status: str, time: int) -> None:
+        self.known(run_id)
+        super().set_terminated(run_id, status, time)
+
+
 class Place(Store):
     """A store that is never asked whether it is there."""
 
@@ -133,6 +171,34 @@ def test_all_of_it_arrives_once_whenever_the_line_breaks(
     assert (client.points, client.tags) == calls and courier.sent["values"] <= 2 * points + 1
 
 
+@given(losses=st.lists(st.booleans(), max_size=8), points=st.integers(0, 3))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_store_that_is_made_anew_gets_all_of_it_once_more(
+    tmp_path_factory: pytest.TempPathFactory, losses: list[bool], points: int
+) -> None:
+    quiet_mlflow()
+    client = Forgetful(losses)
+    spool, courier = place(tmp_path_factory.mktemp("run"), client)
+    spool.append("params", values={"a": "1"})
+    for step in range(points):
+        spool.append("metrics", step=step, values={"loss": float(step)})
+    spool.own("a.txt").write_text("text")
+    spool.append("file", source="tracking/files/a.txt", folder="notes")
+    spool.append("status", status="FINISHED")
+    for attempt in range(1 + len(losses)):
+        for lane in (courier.values, courier.files):
+            try:
+                lane()
+            except Exception as problem:
+                assert missing(problem) and sum(losses) > attempt, "lost more than once in this attempt"
+    assert not courier.waiting
+    assert [tags[RUN_TAG] for tags in client.runs if tags[RUN_TAG]] == ["r1"]
+    assert client.params == {"a": "1"} and client.tags == {"status": "FINISHED"}
+    assert client.files == {("a.txt", "notes", "text")}
+    assert sorted(step for (_, step, _, _) in client.points) == list(range(points))
+    assert courier.refused == []
+
+
 def test_of_a_file_that_changes_the_last_is_delivered(tmp_path: Path) -> None:
     client = Unsteady([])
     spool, courier = place(tmp_path, client)
@@ -174,8 +240,6 @@ def test_nobody_waits_for_a_store_that_is_lost(
 
 
 def test_what_the_store_refuses_is_left_out_and_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from medseg.quiet import quiet_mlflow
-
     quiet_mlflow()
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
@@ -194,6 +258,46 @@ def test_what_the_store_refuses_is_left_out_and_said_once(tmp_path: Path, capsys
     assert client.params == {"a": "1"}
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "refuses values: no such name" in said[0]
+
+
+@pytest.mark.parametrize(("code", "said"), [("UNAUTHENTICATED", "(401)"), ("PERMISSION_DENIED", "(403)")])
+def test_who_is_not_let_in_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    quiet_mlflow()
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import ErrorCode
+
+    def deny(*_: Any, **__: Any) -> None:
+        raise MlflowException("go away", ErrorCode.Value(code))
+
+    client = Unsteady([])
+    monkeypatch.setattr(client, "log_batch", deny)
+    spool, courier = place(tmp_path, client)
+    spool.append("params", values={"a": "1"})
+    assert not Delivery(courier).close()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "takes nothing (it " in line and said in line and "MLFLOW_TRACKING_PASSWORD" in line
+    assert "does not answer" not in line and courier.refused == []
+
+
+def test_a_run_that_is_deleted_while_it_goes_on_loses_nothing(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Run.start(store, "deleted", "a run", {}, folder=tmp_path / "run") as run:
+        while run._courier.waiting:
+            run._delivery._thread.join(0.001)
+        store.client().delete_run(run.id)
+        run.log({"loss": 1.0}, 1)
+        run.text("words", "a.txt")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "takes nothing (" in line and f"was deleted from the tracking store {store.shown}: restore it" in line
+    (found,) = sync([tmp_path])
+    assert f"mlflow runs restore --run-id {run.id}" in found.why and (found.values, found.files) == (0, 0)
+    store.client().restore_run(run.id)
+    (found,) = sync([tmp_path])
+    assert (found.run_id, found.values, found.files, found.why, found.notes) == (run.id, 1, 1, "", ())
+    assert [point.value for point in store.client().get_metric_history(run.id, "loss")] == [1.0]
 
 
 def test_a_part_finds_its_whole_as_soon_as_the_store_knows_it(store: Store, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from medseg.errors import MedsegError
 from medseg.tracking import Run, Store
+from medseg.tracking.view import TAG
 
 CONFIG = {"training": {"batch": 4, "max_steps": 100}, "augmentation": [{"name": "flip"}]}
 
@@ -65,6 +66,16 @@ def test_a_run_holds_all_that_was_logged(store: Store, tmp_path: Path) -> None:
     (used,) = found.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("cells2d", "0123456789abcdef")
     assert found.data.tags["dataset.digest"] == "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize("unit", ["mm", "nm", "voxels"])
+def test_the_table_of_runs_shows_the_distances_that_there_are(store: Store, unit: str) -> None:
+    with Run.start(store, f"lengths in {unit}", "a run", {}, {}, None) as run:
+        run.results({"best/dice": 0.5, f"best/hd95_{unit}": 3.0})
+    client = store.client()
+    experiment = client.get_experiment(client.get_run(run.id).info.experiment_id)
+    columns = json.loads(experiment.tags[TAG])["selectedColumns"]
+    assert [name for name in columns if "hd95" in name] == [f"metrics.`{of}/hd95_{unit}`" for of in ("best", "test")]
 
 
 def test_mlflow_reads_table_and_picture_as_its_own(store: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import medseg
 from medseg.errors import MedsegError
+from medseg.tracking.courier import PARENT_TAG, RUN_TAG
 from medseg.tracking.history import History
 from medseg.tracking.spool import Busy, Spool, spools_under
 from medseg.tracking.store import Store
@@ -104,6 +106,66 @@ def test_sync_brings_a_run_to_another_store_whole(tmp_path: Path, store: Store) 
     assert [point.value for point in store.client().get_metric_history(found.run_id, "loss")] == [1.0]
     (silent,) = sync([tmp_path])
     assert "does not answer" in silent.why
+
+
+def runs_named(store: Store, *names: str) -> dict[str, list[str]]:
+    """The ids of the store's runs of some names that their logs gave them."""
+    client = store.client()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, run_view_type=3)
+    tags = [(run.data.tags.get(RUN_TAG), run.info.run_id) for run in found]
+    return {name: [run_id for tag, run_id in tags if tag == name] for name in names}
+
+
+def test_a_store_that_has_the_runs_no_more_gets_all_of_them_once(tmp_path: Path, store: Store) -> None:
+    for spool in (begun(tmp_path / "all", "w"), begun(tmp_path / "all" / "fold0", "p", parent="w")):
+        spool.append("metrics", step=1, values={"loss": 1.0})
+        spool.own("a.txt").write_text("text")
+        spool.append("file", source="tracking/files/a.txt", folder="")
+        spool.append("status", status="FINISHED")
+    before = [found.run_id for found in sync([tmp_path], store.uri)]
+    for run_id in before:
+        store.client()._tracking_client.store._hard_delete_run(run_id)
+    anew = list(sync([tmp_path], store.uri))
+    assert [(one.values, one.files, one.why) for one in anew] == [(1, 1, "")] * 2
+    assert all("delivered anew" in note for one in anew for note in one.notes) and len(anew[0].notes) == 1
+    whole, part = (one.run_id for one in anew)
+    assert runs_named(store, "w", "p") == {"w": [whole], "p": [part]} and not {whole, part} & set(before)
+    client = store.client()
+    assert client.get_run(part).data.tags[PARENT_TAG] == whole
+    assert [file.path for file in client.list_artifacts(part)] == ["a.txt"]
+    assert len(client.get_metric_history(part, "loss")) == 1
+    kept = json.loads((tmp_path / "all" / "run.json").read_text())
+    assert kept == {"store": store.shown, "run_id": whole}
+    again = list(sync([tmp_path], store.uri))
+    assert [(one.run_id, one.values, one.files, one.notes) for one in again] == [(whole, 0, 0, ()), (part, 0, 0, ())]
+
+
+@pytest.mark.parametrize("with_experiment", [False, True])
+def test_a_run_that_was_deleted_waits_until_it_is_restored(tmp_path: Path, store: Store, with_experiment: bool) -> None:
+    spool = Spool(tmp_path / "run")
+    name = f"deleted {with_experiment}"
+    spool.append("begin", run=name, experiment=name, name="n", user="u", parent=None, store=store.uri)
+    spool.append("status", status="FINISHED")
+    (first,) = sync([tmp_path])
+    client = store.client()
+    experiment = client.get_run(first.run_id).info.experiment_id
+    client.delete_experiment(experiment) if with_experiment else client.delete_run(first.run_id)
+    (found,) = sync([tmp_path])
+    back = f"experiments restore -x {experiment}" if with_experiment else f"runs restore --run-id {first.run_id}"
+    assert f"the run {first.run_id} was deleted" in found.why and f"mlflow {back}," in found.why
+    client.restore_experiment(experiment) if with_experiment else client.restore_run(first.run_id)
+    (found,) = sync([tmp_path])
+    assert (found.run_id, found.why) == (first.run_id, "") and runs_named(store, name) == {name: [first.run_id]}
+
+
+def test_a_part_that_came_first_is_joined_with_its_whole(tmp_path: Path, store: Store) -> None:
+    begun(tmp_path / "all", "later", store=store.uri)
+    begun(tmp_path / "all" / "fold0", "earlier", parent="later", store=store.uri)
+    (part,) = sync([tmp_path / "all" / "fold0"])
+    assert PARENT_TAG not in store.client().get_run(part.run_id).data.tags
+    whole, _ = sync([tmp_path])
+    assert store.client().get_run(part.run_id).data.tags[PARENT_TAG] == whole.run_id
 
 
 def test_a_folder_without_runs_is_one_sentence(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import os
@@ -10,7 +11,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ import medseg
 from medseg.errors import MedsegError
 from medseg.quiet import quiet_environment, quiet_mlflow
 from medseg.tracking import store as store_module
-from medseg.tracking.store import Store
+from medseg.tracking.store import Store, Unreachable, reason_of
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +79,90 @@ def test_passwords_are_not_shown() -> None:
     assert server.remote and server.artifacts is None
     assert server.shown == "https://host:8443"
     assert Store.resolve("postgresql+psycopg2://me:secret@host/db").shown == "postgresql+psycopg2://host/db"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://me:pa%2Fs%40s@host:80", "http://host:80"),
+        ("http://me@corp:pass@host", "http://host"),
+        ("postgresql://me:pa/s?s@host/db", "postgresql://host/db"),
+        ("postgresql://me:pa@ss@host/db", "postgresql://host/db"),
+        ("postgresql://host/db?sslmode=on&password=pass", "postgresql://host/db?sslmode=on"),
+        ("mysql+pymysql://host/db?passwd=pass", "mysql+pymysql://host/db"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3DX%3BPWD%3Dpass", "mssql+pyodbc:///"),
+    ],
+)
+def test_odd_passwords_are_not_shown_either(uri: str, shown: str) -> None:
+    assert Store.resolve(uri).shown == shown
+
+
+def test_a_folder_of_a_store_is_no_user(tmp_path: Path) -> None:
+    store = Store._of_file(Path("/me@work/x.db"))
+    assert store.shown == store.uri
+
+
+@pytest.mark.parametrize("word", ["pa/ss", "12/ss", "pa?ss", "pa#ss", "12/s@s"])
+def test_an_address_that_cannot_be_read_is_not_repeated(word: str) -> None:
+    with pytest.raises(MedsegError, match=r"cannot be read.*/ as %2F") as refused:
+        Store.resolve(f"http://me:{word}@host")
+    assert word not in str(refused.value) and "ss@" not in str(refused.value)
+    with pytest.raises(MedsegError, match="of no kind") as refused:
+        Store.resolve(f"htp://me:{word}@host")
+    assert word not in str(refused.value)
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """A server that lets in whoever knows a user and a password, and says 401, or 403, to all others."""
+
+    pair = "mé:pa:s/s@"
+    refusal = 401
+
+    def do_GET(self) -> None:
+        word = base64.b64encode(self.pair.encode()).decode()
+        known = self.headers["Authorization"] == f"Basic {word}"
+        self.send_response(200 if known else self.refusal)
+        self.end_headers()
+        self.wfile.write(b"OK" if known else b"<html>who are you?</html>")
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture(params=[401, 403])
+def guarded_server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """Its host with the port, and its refusal."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(Guarded, "refusal", request.param)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}", request.param
+        server.shutdown()
+
+
+def test_the_user_and_password_of_the_address_open_the_server(guarded_server: tuple[str, int]) -> None:
+    host, refusal = guarded_server
+    Store.resolve(f"http://m%C3%A9:pa%3As%2Fs%40@{host}/").check()
+    with pytest.raises(
+        Unreachable, match=rf"http://{host} lets nobody in.*\({refusal}\).*MLFLOW_TRACKING_URI"
+    ) as refused:
+        Store.resolve(f"http://me:secret@{host}").client()
+    assert "secret" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_who_gives_no_password_is_told_that_one_is_wanted(guarded_server: tuple[str, int]) -> None:
+    host, refusal = guarded_server
+    store = Store.resolve(f"http://{host}")
+    with pytest.raises(Unreachable, match=rf"http://{host} .*\({refusal}\).*MLFLOW_TRACKING_PASSWORD") as refused:
+        store.experiment(store.client(), "any")
+    assert "who are you" not in str(refused.value)
+
+
+def test_a_reason_holds_no_password() -> None:
+    said = reason_of(OSError("API request to http://me:s@cr/et@host/api failed, and http://me:secret@host too"))
+    assert said == "API request to http://host/api failed, and http://host too"
 
 
 def test_a_server_that_is_not_there_is_one_sentence() -> None:

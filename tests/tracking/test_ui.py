@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.error
@@ -18,6 +21,7 @@ import pytest
 import medseg
 from medseg.errors import MedsegError
 from medseg.tracking import Run, Store, served, ui
+from medseg.tracking import store as store_module
 from medseg.tracking.ui import HOST, free_port, serve, server_command, server_environment
 
 SERVING = """
@@ -134,6 +138,37 @@ def test_a_server_that_does_not_start_is_one_sentence(store: Store, monkeypatch:
     monkeypatch.setattr(ui, "server_command", lambda store, port: [sys.executable, "-c", "raise SystemExit(3)"])
     with pytest.raises(MedsegError, match=r"did not start on port \d+ \(exit code 3\)"):
         serve(store)
+
+
+@pytest.fixture
+def copied(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the store's file, for which no server may be started."""
+    store.client()
+    assert store.database
+    monkeypatch.setattr(ui, "server_command", lambda store, port: pytest.fail("a server is started"))
+    return Path(shutil.copyfile(store.database, tmp_path / "copy.db"))
+
+
+def test_a_store_of_another_schema_is_one_sentence_before_a_server_starts(
+    copied: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.closing(sqlite3.connect(copied)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        connection.commit()
+    with pytest.raises(MedsegError, match=r"copy\.db has another schema.*found version ffffffffffff"):
+        serve(Store.resolve(f"sqlite:///{copied}"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_locked_store_is_one_sentence_before_a_server_starts(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store_module, "ANSWER_SECONDS", 0.05)
+    with contextlib.closing(sqlite3.connect(copied, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        with pytest.raises(MedsegError, match="cannot be opened: database is locked"):
+            serve(Store.resolve(f"sqlite:///{copied}"))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
