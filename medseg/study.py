@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +89,20 @@ def train(
         MedsegError: for data, keys or a checkpoint that are wrong.
         KeyboardInterrupt: on Ctrl-C; the folder can be resumed.
     """
+    try:
+        return _trained(experiment, folder, device, resume, split, parent)
+    finally:
+        with suppress(OSError):
+            folder.rmdir()  # an empty one alone goes: what was refused leaves nothing
+
+
+def _trained(
+    experiment: Experiment, folder: Path, device: torch.device, resume: bool, split: Split | None, parent: str | None
+) -> tuple[Path, Fitted]:
     if split is None and resume and (folder / SPLIT).is_file():
         split = read_split(folder / SPLIT)
     data = OpenData.open(experiment, split)
     experiment = experiment.model_copy(update={"data": told(experiment.data, data.found)})
-    write_map(folder, files_by_case(data.found))
     check_steps(experiment.postprocessing, data.labels, experiment.network.dims)
     loss = build_loss(experiment.loss.model_dump())
     loss.learn_regions(data.labels)
@@ -104,9 +114,9 @@ def train(
     }
     network = build_network(spec)
     check_task(network, experiment.training)
-    begun = _begin(experiment, network, folder, resume)
     geometry = SampleGeometry.of(network, window_of(experiment, network))
     inference = experiment.inference.resolved(network, list(geometry.window))
+    begun = _begin(experiment, network, folder, resume)
     samples = _samples(experiment, data, geometry, loss)
     fit_class_weights(loss, data.labels.classes + 1, lambda: counts_of(samples.census))
     card = ModelCard(
@@ -123,6 +133,7 @@ def train(
         mirrored=samples.augmentation.mirrored,
         fingerprint=data.fingerprint,
     )
+    write_map(folder, files_by_case(data.found))
     write_text(folder / CONFIG, experiment.to_yaml())
     write_json(folder / SPLIT, data.split.to_dict())
     with _tracked(experiment, data, folder, device, resume, parent) as run, run.machine():

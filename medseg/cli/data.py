@@ -45,4 +45,4 @@ def info(
         print(json.dumps(described, indent=2))
         return
     for key, value in described.items():
-        print(f"{key:<12}{value}")
+        print(f"{key:<12}{'not stated' if key == 'orientation' and value is None else value}")

@@ -13,7 +13,7 @@ from medseg.scans import dicom_labels
 from medseg.scans.dicom_facts import SeriesChoice
 from medseg.scans.formats import READERS, suffix_of
 from medseg.scans.scan import Scan, open_scan
-from medseg.scans.stacked import OnGrid, Stacked
+from medseg.scans.stacked import OnGrid, OnVoxels, Stacked
 
 
 def open_label(path: str | Path, like: Scan | None = None, table: dicom_labels.Table = ()) -> Scan:
@@ -40,6 +40,20 @@ def open_case_label(case: Case) -> Scan:
         raise MedsegError(f"case {case.name} has no label")
     label = open_label(case.label) if case.dicom is None else open_dicom_label(case.label, case.dicom)
     return label if case.border is None else Bordered(label, case.border)
+
+
+def open_placed_label(case: Case, image: Scan) -> Scan:
+    """A case's label, to be turned and resampled as its image is.
+
+    Where either states no unit, or one alone says how the patient lies, their voxels match as they are stored: then the
+    label lies where the image does.
+
+    Raises:
+        MedsegError: where it has none.
+    """
+    label = open_case_label(case)
+    open_grid = "pixel" in (label.unit, image.unit) or label.anatomical != image.anatomical
+    return OnVoxels(label, image) if open_grid and label.shape == image.shape else label
 
 
 def open_dicom_label(path: Path, case: DicomCase) -> Scan:

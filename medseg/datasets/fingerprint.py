@@ -39,6 +39,7 @@ class Image:
         channels: the values of each (C).
         dtypes: of the files.
         modality: DICOM's, «» where it is not known.
+        unit_assumed: whether the first file leaves the unit open, and millimetres are taken for it.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +51,7 @@ class Image:
     channels: tuple[Channel, ...]
     dtypes: tuple[str, ...]
     modality: str
+    unit_assumed: bool = False
 
     @classmethod
     def of(cls, files: Sequence[Facts]) -> Image | None:
@@ -70,6 +72,7 @@ class Image:
             tuple(channel for facts in files for channel in facts.channels),
             tuple(sorted({facts.grid.dtype for facts in files if facts.grid is not None})),
             modality,
+            files[0].unit_assumed,
         )
 
 
@@ -173,6 +176,7 @@ class Fingerprint(BaseModel):
         intensities: of each channel; None of a channel without finite values.
         dtypes: of the files.
         modalities: DICOM's, of the cases that state one.
+        unit_assumed: whether files of some cases leave the unit open, as NIfTI may; None where that is not known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -186,6 +190,7 @@ class Fingerprint(BaseModel):
     intensities: tuple[Intensities | None, ...]
     dtypes: tuple[str, ...]
     modalities: tuple[str, ...]
+    unit_assumed: bool | None = None
 
     @classmethod
     def of(cls, cases: Iterable[CaseFacts]) -> Fingerprint | None:
@@ -207,6 +212,7 @@ class Fingerprint(BaseModel):
             ),
             dtypes=_each(dtype for image in found for dtype in image.dtypes),
             modalities=_each(image.modality for image in found if image.modality),
+            unit_assumed=any(image.unit_assumed for image in found),
         )
 
     @classmethod
@@ -229,11 +235,17 @@ class Fingerprint(BaseModel):
             intensities=tuple(map(Intensities.joined, channels)),
             dtypes=_each(dtype for own in fingerprints for dtype in own.dtypes),
             modalities=_each(modality for own in fingerprints for modality in own.modalities),
+            unit_assumed=_any_known([own.unit_assumed for own in fingerprints]),
         )
 
 
 def _kind(image: Image) -> tuple[int, int]:
     return len(image.shape), len(image.channels)
+
+
+def _any_known(answers: Sequence[bool | None]) -> bool | None:
+    """Whether any is true; None where none is, and one is not known."""
+    return True if True in answers else None if None in answers else False
 
 
 def _each(words: Iterable[str]) -> tuple[str, ...]:

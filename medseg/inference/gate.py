@@ -69,7 +69,7 @@ def remarks(image: Image, known: Fingerprint, preprocessing: Preprocessing) -> l
     """
     if len(image.shape) != len(known.shape.least):
         return []  # the network cannot take it, which is told before
-    found = [*_orientation(image, known, preprocessing), *_modality(image, known)]
+    found = [*_orientation(image, known, preprocessing), *_unit(image, known), *_modality(image, known)]
     if image.anatomical in {_is_anatomical(codes) for codes in known.orientations}:
         found += [*_spacing(image, known, preprocessing.spacing_mm is not None), *_field_of_view(image, known)]
     for number, (channel, its) in enumerate(zip(image.channels, known.intensities, strict=False)):
@@ -103,6 +103,13 @@ def _orientation(image: Image, known: Fingerprint, preprocessing: Preprocessing)
     else:
         what = f"axes {image.orientation} (training: {training})"
     yield Remark("orientation", what, {"orientation": image.orientation, "training": list(known.orientations)})
+
+
+def _unit(image: Image, known: Fingerprint) -> Iterator[Remark]:
+    """Millimetres that are taken for granted, where every training image stated its unit."""
+    if image.unit_assumed and known.unit_assumed is False and "pixel" not in known.units:
+        numbers = {"unit": None, "read_as": image.unit, "training": list(known.units)}
+        yield Remark("spacing", f"states no unit: read as {image.unit} (training: {', '.join(known.units)})", numbers)
 
 
 def _modality(image: Image, known: Fingerprint) -> Iterator[Remark]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from medseg.datasets.checks.facts import Facts, Grid
+from medseg.datasets.checks.facts import Facts, header_facts
 from medseg.datasets.checks.survey import opened_image
 from medseg.datasets.fingerprint import Image
 from medseg.errors import ScanError
@@ -65,8 +65,7 @@ class Source:
 
         Of one that was not gone through, the header alone says what it is.
         """
-        modality = self.scan.modality if isinstance(self.scan, FileScan) else ""
-        image = Image.of([self.facts or Facts("", Grid.of(self.scan, "image"), modality=modality)])
+        image = Image.of([self.facts or header_facts(self.scan)])
         if card.fingerprint is None or image is None:
             return []
         return remarks(image, card.fingerprint, card.preprocessing)

@@ -108,9 +108,18 @@ class Network(nn.Module):
             least = least_congruent(max(field.trim, 0) + 1, field.step, field.offset)
             if n < least or n % field.step != field.offset:
                 raise TileError(inadmissible(n, least, field.step, field.offset))
-        if self.over_instances and tuple(window) == self.footprint.step:
-            least = 2 * window[0]
-            raise TileError(f"a window of {tuple(window)} leaves instance norm one voxel: {least} on one axis will do")
+        if self._leaves_one_voxel(window):
+            larger = self.trainable(window)
+            raise TileError(f"a window of {tuple(window)} leaves instance norm one voxel: {larger} will do")
+
+    def trainable(self, window: Sequence[int]) -> tuple[int, ...]:
+        """An admissible window, with its longest axis doubled where instance norm would be left one voxel."""
+        longest = max(range(self.dims), key=lambda axis: window[axis])
+        twice = self._leaves_one_voxel(window)
+        return tuple(2 * n if twice and axis == longest else n for axis, n in enumerate(window))
+
+    def _leaves_one_voxel(self, window: Sequence[int]) -> bool:
+        return self.over_instances and tuple(window) == self.footprint.step
 
 
 def follow(layers: nn.Module, field: Field, axis: int) -> Field:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medseg.datasets.cases import Case
-from medseg.datasets.check import open_case_label, open_image
+from medseg.datasets.check import open_image, open_placed_label
 from medseg.datasets.labels import Labels, one_channel
 from medseg.processes import process_pool, usable_processors
 from medseg.scans.blocks import blocks
@@ -107,7 +107,8 @@ def measure_case(case: Case, labels: Labels, orientation: str | None) -> CaseMea
         MedsegError: where it cannot be read, or its label holds what is not declared.
     """
     views = Preprocessing(orientation=orientation)
-    image, label = views.grid(open_image(case)), views.grid(open_case_label(case), "nearest")
+    scan = open_image(case)
+    image, label = views.grid(scan), views.grid(open_placed_label(case, scan), "nearest")
     step = max(1, math.ceil((math.prod(label.shape) / MAP_VOXELS) ** (1 / len(label.shape))))
     objects = np.zeros([-(-n // step) for n in label.shape], np.int32)
     counts, kept = np.zeros(labels.classes + 1, np.int64), _Kept(image.channels)

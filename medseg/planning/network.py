@@ -22,6 +22,7 @@ from medseg.errors import ConfigError, nearest
 from medseg.geometry.footprint import least_congruent
 from medseg.inference.budget import format_size
 from medseg.networks import NETWORKS, arguments_of, build_network
+from medseg.networks.monai_transformers import UNETR
 from medseg.networks.network import Network
 from medseg.planning.levels import levels_of
 from medseg.planning.machine import Means
@@ -179,9 +180,13 @@ def check_name(name: str) -> None:
 
 def wanted_core(task: Task, name: str) -> tuple[int, ...]:
     """The median scan, up to :data:`LARGEST_CORE`, or :data:`VALID_CORE` where the network loses a border."""
-    valid = is_valid(on_meta(_spec(task, name, None, task.shape)))
-    most = (VALID_CORE if valid else LARGEST_CORE)[task.dims]
-    return tuple(min(n, most) for n in task.shape)
+    largest = _up_to(LARGEST_CORE, task)
+    valid = is_valid(on_meta(_spec(task, name, None, largest)))
+    return _up_to(VALID_CORE, task) if valid else largest
+
+
+def _up_to(most: Mapping[int, int], task: Task) -> tuple[int, ...]:
+    return tuple(min(n, most[task.dims]) for n in task.shape)
 
 
 def _compromise(task: Task, means: Means, name: str, widths: Sequence[int | None]) -> Sized:
@@ -245,13 +250,14 @@ def _shrunk(core: tuple[int, ...], spacing_mm: Sequence[float]) -> tuple[int, ..
 
 
 def window_of(network: Network, core: Sequence[int]) -> tuple[int, ...]:
-    """The least window that the network takes whose core is no less."""
+    """The least window that the network can be trained on whose core is no less."""
     trims = [max(field.trim, 0) for field in network.fields]
     steps = [(field.step, field.offset) for field in network.fields]
-    return tuple(
+    admissible = tuple(
         least_congruent(max(n + trim, network.least), step, offset)
         for n, trim, (step, offset) in zip(core, trims, steps, strict=True)
     )
+    return network.trainable(admissible)
 
 
 def _spec(task: Task, name: str, width: int | None, core: Sequence[int]) -> dict[str, Any]:
@@ -259,6 +265,8 @@ def _spec(task: Task, name: str, width: int | None, core: Sequence[int]) -> dict
     spec: dict[str, Any] = {"name": name, "dims": task.dims}
     if width is not None:
         spec["width"] = width
+    if "image_size" in arguments_of(name):
+        spec["image_size"] = max(least_congruent(n, UNETR.PATCH, 0) for n in core)
     if name == "dynunet":
         spec |= _dynunet(task, core)
     elif name == "unet":

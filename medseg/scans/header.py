@@ -130,6 +130,16 @@ class FileScan(HeaderScan):
         """DICOM's word for what made it, such as CT or MR; «» where the file does not say."""
         return ""
 
+    @property
+    def assumes_unit(self) -> bool:
+        """Whether the file leaves the unit of its spacing open, so that its format's usual one is taken."""
+        return False
+
+    @property
+    def second_affine(self) -> NDArray[np.float64] | None:
+        """Where the voxels lie by what the file says of it beside ``affine``; None where it says it once."""
+        return None
+
     def __reduce__(self) -> tuple[Any, ...]:
         backend = sys.modules[type(self).__module__]
         return backend.open_file, (Path(self.name), self.name)

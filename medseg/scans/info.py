@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from medseg.scans.blocks import blocks
+from medseg.scans.header import FileScan
 from medseg.scans.protocol import Scan
 from medseg.scans.units import MILLIMETRES
 
@@ -14,10 +15,11 @@ from medseg.scans.units import MILLIMETRES
 def describe(scan: Scan) -> dict[str, Any]:
     """A scan's properties and the range of its values, which takes one pass through the file; ready for JSON.
 
-    ``spacing`` is in ``unit``, ``spacing_mm`` in millimetres; ``orientation`` gives the directions in which the axes
-    run («RAS»), or None where the file doesn't say how the patient lies; ``range`` is that of the finite values, or
-    None where there are none; ``nonfinite`` counts NaN and infinite values. ``tilt_deg`` is how far the last axis leans
-    from the normal of the others, as with a tilted gantry; None where there are two axes.
+    ``spacing`` is in ``unit``, ``spacing_mm`` in millimetres; ``unit_stated`` says whether the file names that unit;
+    ``orientation`` gives the directions in which the axes run («RAS»), or None where the file doesn't say how the
+    patient lies; ``range`` is that of the finite values, or None where there are none; ``nonfinite`` counts NaN and
+    infinite values. ``tilt_deg`` is how far the last axis leans from the normal of the others, as with a tilted gantry;
+    None where there are two axes.
 
     Raises:
         ScanError: where the file is damaged.
@@ -30,6 +32,7 @@ def describe(scan: Scan) -> dict[str, Any]:
         "channels": scan.channels,
         "spacing": [round(s / MILLIMETRES[scan.unit], 9) for s in scan.spacing_mm],
         "unit": scan.unit,
+        "unit_stated": scan.unit != "pixel" and not (isinstance(scan, FileScan) and scan.assumes_unit),
         "spacing_mm": list(scan.spacing_mm),
         "orientation": orientation(scan),
         "tilt_deg": tilt_deg(scan),

@@ -2,7 +2,8 @@
 
 The header is nibabel's to understand: affine by its sform/qform rules, shape, data type, scaling. The voxels are read
 by position, a box at a time. Axes are the file's own (X, Y, Z), X fastest; the fourth axis, or the fifth of a vector
-image (x, y, z, 1, c), is the channels. A file that states no unit is in millimetres, as every program takes it.
+image (x, y, z, 1, c), is the channels. A file that states no unit is in millimetres, as every program takes it, and one
+whose sform and qform are both of code 0 (the standard's method 1) has spacings and does not say how the patient lies.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from medseg.scans.sink import Request
 from medseg.scans.units import MILLIMETRES
 
 UNITS = {1: "m", 2: "mm", 3: "um"}
-"""NIfTI's codes; any other is taken for millimetres."""
+"""NIfTI's codes; any other is taken for millimetres, see :attr:`NiftiScan.assumes_unit`."""
 
 COMMENT = 6
 """The code of a header extension that is plain text."""
@@ -47,9 +48,11 @@ class NiftiScan(FileScan):
         pread: Pread,
         scaling: tuple[float, float] | None,
         data: Path,
+        assumes_unit: bool,
     ) -> None:
         super().__init__(header)
         self._data = data
+        self._assumes_unit = assumes_unit
         self.nifti_header = nifti_header
         self._layout = layout
         self._pread = pread
@@ -60,6 +63,24 @@ class NiftiScan(FileScan):
         """The file, or both halves of a pair."""
         pair = (self._data.with_suffix(".hdr"), self._data) if self._data.suffix.lower() == ".img" else ()
         return tuple(dict.fromkeys(p for p in (Path(self.name), *pair) if p.exists()))
+
+    @property
+    def assumes_unit(self) -> bool:
+        """Whether neither the header nor a note in it names the unit."""
+        return self._assumes_unit
+
+    @property
+    def second_affine(self) -> NDArray[np.float64] | None:
+        """The qform's, where the header has both forms and the quaternion is one: the sform counts."""
+        raw = self.nifti_header
+        if not (raw["sform_code"] > 0 and raw["qform_code"] > 0):
+            return None
+        with _silent():
+            try:
+                affine = _in_millimetres(raw.get_qform(), _unit_of(raw) or "mm", len(self.shape))
+            except ValueError:
+                return None
+        return affine if np.isfinite(affine).all() else None
 
     def _read(self, box: Box) -> NDArray:
         axes = len(self.shape)
@@ -85,15 +106,16 @@ def open_file(path: Path, name: str) -> NiftiScan:
         shape, channels = _split(name, raw.get_data_shape(), image.dataobj.dtype)
         stored = image.dataobj
         scaling = None if (stored.slope, stored.inter) == (1, 0) else (stored.slope, stored.inter)
-        unit = UNITS.get(int(raw["xyzt_units"]) & 7, "mm")
+        unit = _unit_of(raw) or "mm"
         affine = _in_millimetres(image.affine, unit, len(shape))
         dtype = _dtype_of(name, stored.dtype, scaling)
-        header = Header(name, shape, channels, dtype, "XYZ"[: len(shape)], affine, unit, anatomical=True)
-        header = notes.with_note(header, _note_in(raw), also=shape[:2] if shape[2:] == (1,) else ())
+        own = Header(name, shape, channels, dtype, "XYZ"[: len(shape)], affine, unit, _is_placed(raw))
+        header = notes.with_note(own, _note_in(raw), also=shape[:2] if shape[2:] == (1,) else ())
         data = Path(image.file_map["image"].filename)
         series = () if channels == 1 or stored.dtype.names else (channels,)
         layout = RawArray((*series, *header.shape[::-1]), stored.dtype, int(stored.offset))
-        return NiftiScan(header, raw, *_bytes_of(data, name, layout), scaling, data)
+        assumes_unit = header is own and _unit_of(raw) is None
+        return NiftiScan(header, raw, *_bytes_of(data, name, layout), scaling, data, assumes_unit)
 
 
 def _load(path: Path, name: str) -> Any:
@@ -148,6 +170,16 @@ def _scaled(voxels: NDArray, scaling: tuple[float, float] | None) -> NDArray:
 
     scaled: NDArray = apply_read_scaling(voxels, np.asanyarray(scaling[0]), np.asanyarray(scaling[1]))
     return scaled
+
+
+def _unit_of(raw: Any) -> str | None:
+    """The unit that a header names."""
+    return UNITS.get(int(raw["xyzt_units"]) & 7)
+
+
+def _is_placed(raw: Any) -> bool:
+    """Whether a header says how the patient lies: with either form, and not by the size of voxels alone."""
+    return bool(raw["sform_code"] > 0 or raw["qform_code"] > 0)
 
 
 def _in_millimetres(affine: NDArray, unit: str, axes: int) -> NDArray[np.float64]:
@@ -270,7 +302,7 @@ def _add_note(raw: Any, request: Request) -> None:
     from nibabel.nifti1 import Nifti1Extension
 
     like, axes = request.like, len(request.shape)
-    plain = like.anatomical and like.axes == "XYZ"[:axes] and like.unit in UNITS.values()
+    plain = like.anatomical == _is_placed(raw) and like.axes == "XYZ"[:axes] and like.unit in UNITS.values()
     if plain and (axes == 3 or request.channels is None):
         return
     raw.extensions.append(Nifti1Extension("comment", notes.dumps(like).encode("ascii")))

@@ -57,6 +57,12 @@ class Stacked(FileScan):
         found = [scan.modality for scan in self.scans if isinstance(scan, FileScan) and scan.modality]
         return ", ".join(sorted(set(found)))
 
+    @property
+    def assumes_unit(self) -> bool:
+        """Of the first, whose grid it is."""
+        first = self.scans[0]
+        return isinstance(first, FileScan) and first.assumes_unit
+
     def _read(self, box: Box) -> NDArray:
         voxels = np.empty((self.channels, *box.shape), self.dtype)
         start = 0
@@ -122,6 +128,32 @@ class OnGrid(FileScan):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OnGrid, (self.source, self.like)
+
+
+class OnVoxels(FileScan):
+    """A scan whose voxels lie where those of another do, whatever its own file says.
+
+    Args:
+        source: the scan.
+        like: where its voxels lie, of the same shape.
+    """
+
+    def __init__(self, source: Scan, like: Scan) -> None:
+        self.source = source
+        self.like = like
+        about = (source.dtype, like.axes, like.affine, like.unit, like.anatomical)
+        super().__init__(Header(source.name, source.shape, source.channels, *about))
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The source's."""
+        return files_of(self.source)
+
+    def _read(self, box: Box) -> NDArray:
+        return self.source.read(box)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnVoxels, (self.source, self.like)
 
 
 def files_of(scan: Scan) -> tuple[Path, ...]:

@@ -150,6 +150,12 @@ def test_a_key_that_is_wrong_is_refused_and_nothing_is_left(refused, config, key
     assert not (tmp_path / "run" / "last.ckpt").exists()
 
 
+@pytest.mark.parametrize("change", ["data.labels={cell: 1}", "data.validation=[case9]", "network.dims=3"])
+def test_a_training_that_its_data_refuse_leaves_no_folder(refused, config, keys, tmp_path, change):
+    refused("train", config, *keys, change, "-o", tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_config_and_wrong_folders_are_told(refused, tmp_path, config):
     assert "no CONFIG is given" in refused("train")
     assert "holds no experiment.yaml" in refused("train", "--resume", tmp_path)

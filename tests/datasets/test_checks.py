@@ -7,6 +7,7 @@ import os
 import re
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -26,13 +27,19 @@ from medseg.datasets.checks.report import Report
 from medseg.datasets.checks.run import check_dataset, used_only
 from medseg.datasets.checks.survey import Item
 from medseg.datasets.labels import Labels
-from medseg.datasets.layouts import open_dataset
+from medseg.datasets.layouts import Problem, open_dataset
 from medseg.errors import MedsegError
 
 LABELS = Labels({"background": 0, "lesion": 1, "edema": 2})
 SHAPE = (12, 11, 10)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 NAMES = [f"zebra_{n}" for n in range(6)]
+
+
+def in_millimetres(array: np.ndarray, affine: np.ndarray = AFFINE) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    return image
 
 
 class Zoo:
@@ -52,7 +59,7 @@ class Zoo:
         return self.folders[role] / f"{name}.nii"
 
     def write(self, role: str, name: str, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
-        nib.save(nib.Nifti1Image(array, affine), self.path(role, name))
+        nib.save(in_millimetres(array, affine), self.path(role, name))
 
     def read(self, role: str, name: str) -> np.ndarray:
         return np.array(nib.load(self.path(role, name)).dataobj)
@@ -247,7 +254,7 @@ def test_the_channels_of_a_case_are_compared_with_its_first(tmp_path: Path) -> N
         (root / folder).mkdir(parents=True)
 
     def write(name: str, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
-        nib.save(nib.Nifti1Image(array, affine), root / name)
+        nib.save(in_millimetres(array, affine), root / name)
 
     for n in range(2):
         for channel in range(2):
@@ -335,7 +342,7 @@ def test_a_digest_is_of_values_not_of_types(
     folder = tmp_path_factory.mktemp("digest")
 
     def digest(voxels: np.ndarray) -> str:
-        nib.save(nib.Nifti1Image(voxels, AFFINE), folder / "a.nii")
+        nib.save(in_millimetres(voxels), folder / "a.nii")
         return facts_of(folder / "a.nii", "image").voxels
 
     other = array.copy()
@@ -347,7 +354,7 @@ def test_a_digest_is_of_values_not_of_types(
 @given(hnp.arrays(np.float32, (5, 4, 3), elements=st.floats(-1e6, 1e6, width=32)))
 def test_ranges_and_percentiles_are_numpys(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray) -> None:
     path = tmp_path_factory.mktemp("range") / "a.nii"
-    nib.save(nib.Nifti1Image(array, AFFINE), path)
+    nib.save(in_millimetres(array), path)
     (channel,) = facts_of(path, "image").channels
     assert (channel.low, channel.high) == (array.min(), array.max())
     exact = np.percentile(array, [1, 50, 99], method="lower")
@@ -357,7 +364,7 @@ def test_ranges_and_percentiles_are_numpys(tmp_path_factory: pytest.TempPathFact
 @given(hnp.arrays(np.int32, (4, 3, 3), elements=st.one_of(st.integers(-3, 3), st.integers(-(2**31), 2**31 - 1))))
 def test_values_are_counted_as_numpy_counts(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray) -> None:
     path = tmp_path_factory.mktemp("values") / "a.nii"
-    nib.save(nib.Nifti1Image(array, AFFINE), path)
+    nib.save(in_millimetres(array), path)
     facts = facts_of(path, "label")
     assert facts.values is not None
     values, counts = np.unique(array, return_counts=True)
@@ -474,7 +481,7 @@ def test_memory_does_not_grow_with_the_scan(tmp_path: Path, monkeypatch: pytest.
     def peak(depth: int) -> int:
         path = tmp_path / f"{depth}.nii"
         voxels = np.random.default_rng(0).integers(0, 9, (64, 64, depth)).astype(np.int16)
-        nib.save(nib.Nifti1Image(voxels, AFFINE), path)
+        nib.save(in_millimetres(voxels), path)
         del voxels
         tracemalloc.start()
         try:
@@ -485,3 +492,58 @@ def test_memory_does_not_grow_with_the_scan(tmp_path: Path, monkeypatch: pytest.
 
     peak(8)  # what is imported on the way is counted once
     assert peak(256) < 1.2 * peak(32)
+
+
+def test_files_without_a_unit_are_one_warning_of_the_set(zoo: Zoo) -> None:
+    for name in NAMES[:2]:
+        nib.save(nib.Nifti1Image(zoo.read("image", name), AFFINE), zoo.path("image", name))
+    (finding,) = zoo.check().findings
+    assert (finding.check, finding.severity, finding.case) == ("unit", "warning", None)
+    assert finding.what == "no unit is stated in 2 of 6 image files: spacings are read as mm"
+
+
+def rotated(angle: float) -> np.ndarray:
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.array([[cosine, -sine, 0, 3], [sine, cosine, 0, -5], [0, 0, 2, 7], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("change", "apart", "mirrored"),
+    [
+        (np.eye(4), None, False),
+        (np.diag([1 + 1e-6, 1, 1, 1]), None, False),
+        (nib.affines.from_matvec(np.eye(3), [0, 0, 10]), 10.0, False),
+        (nib.affines.from_matvec(np.eye(3), [0, 0.1, 0]), 0.1, False),
+        (nib.affines.from_matvec(np.diag([-1, 1, 1]), [0, 0, 0]), 17.0, True),
+    ],
+)
+def test_a_second_place_in_a_header_is_told_beyond_rounding(
+    zoo: Zoo, change: np.ndarray, apart: float | None, mirrored: bool
+) -> None:
+    affine = rotated(0.3)
+    for role in ("image", "label"):
+        image = in_millimetres(zoo.read(role, NAMES[0]), affine)
+        image.set_sform(affine, 2)
+        image.set_qform(change @ affine, 1)
+        nib.save(image, zoo.path(role, NAMES[0]))
+    found = [f for f in zoo.check().findings if f.check == "placed_twice"]
+    assert [(f.severity, f.case, f.numbers["file"]) for f in found] == [
+        ("warning", NAMES[0], role) for role in ("image", "label") if apart is not None
+    ]
+    for finding in found:
+        ends = np.array([[i, j, k, 1] for i in (0, SHAPE[0] - 1) for j in (0, SHAPE[1] - 1) for k in (0, SHAPE[2] - 1)])
+        moved = np.linalg.norm((ends @ (change @ affine - affine).T)[:, :3], axis=1).max()
+        assert finding.numbers["apart_mm"] == pytest.approx(moved, rel=1e-4)
+        assert finding.numbers["mirrored"] == mirrored == ("mirrored" in finding.what)
+
+
+def test_the_account_counts_cases_and_names_each_once(zoo: Zoo) -> None:
+    (zoo.path("label", NAMES[0])).unlink()
+    found = open_dataset(zoo.root)
+    strange = Problem(f"{zoo.root}: case elsewhere: its series is in two folders", "elsewhere")
+    report = check_dataset(replace(found, problems=(strange,)), Expected(LABELS), workers=1)
+    assert (report.errors[0].what, report.errors[0].remedy) == ("its series is in two folders", "mend the files")
+    account = report.account("here")
+    assert "2 errors in 1 of 6 cases and 1 more whose files make no case: elsewhere: its series" in account
+    alone = check_dataset(replace(found, problems=(strange,), cases=found.cases[1:]), Expected(LABELS), workers=1)
+    assert "1 error in 1 case: elsewhere: its series" in alone.account("here")

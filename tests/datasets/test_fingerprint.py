@@ -89,3 +89,4 @@ def test_files_that_cannot_be_read_or_say_no_unit(tmp_path: Path) -> None:
     known = Fingerprint.of([case(tmp_path / "bare.nii")])
     assert known is not None
     assert (known.spacing_mm is None) == (known.units == ("pixel",))
+    assert (known.orientations, known.unit_assumed) == (("XYZ",), True)

@@ -35,11 +35,12 @@ def facts(
     anatomical=True,
     axes="XYZ",
     signs=(1, 1, 1),
+    unit_assumed=False,
 ):
     matrix = np.diag([*(s * sign for s, sign in zip((*spacing, 1.0)[:3], signs, strict=True)), 1.0])
     grid = Grid("image", shape, 1, dtype, axes, tuple(map(tuple, matrix.tolist())), unit, anatomical)
     channel = Channel(quantiles[0], quantiles[-1], None, quantiles=quantiles)
-    return Facts("", grid, "", (channel,), modality=modality)
+    return Facts("", grid, "", (channel,), modality=modality, unit_assumed=unit_assumed)
 
 
 def fingerprint(*images):
@@ -66,6 +67,7 @@ IMAGES = st.builds(
     unit=st.sampled_from(["mm", "um", "pixel"]),
     anatomical=st.booleans(),
     signs=st.tuples(*[st.sampled_from([1, -1])] * 3),
+    unit_assumed=st.booleans(),
 )
 
 
@@ -105,6 +107,25 @@ def test_a_scan_without_a_unit_is_told_only_to_a_model_that_knows_one():
     assert checks(facts(unit="pixel"), fingerprint(facts())) == ["spacing"]
     assert checks(facts(unit="pixel"), fingerprint(facts(), facts(unit="pixel"))) == []
     assert checks(facts(), fingerprint(facts(unit="pixel"))) == []
+
+
+def test_a_unit_that_is_taken_for_granted_is_told_only_to_a_model_whose_scans_all_state_theirs():
+    silent, stated = facts(unit_assumed=True), fingerprint(facts())
+    (remark,) = remarks(Image.of([silent]), stated, ZSCORE)
+    assert remark.what == "states no unit: read as mm (training: mm)"
+    assert checks(silent, stated.model_copy(update={"unit_assumed": None})) == []
+    assert checks(silent, fingerprint(facts(), silent)) == []
+    assert checks(silent, fingerprint(facts(), facts(unit="pixel"))) == []
+    assert checks(facts(), fingerprint(silent)) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "together"),
+    [([False, False], False), ([False, True], True), ([None, True], True), ([None, False], None)],
+)
+def test_several_models_know_of_units_what_each_does(answers, together):
+    known = [fingerprint(facts()).model_copy(update={"unit_assumed": answer}) for answer in answers]
+    assert Fingerprint.joined(known).unit_assumed is together
 
 
 def test_orientation_counts_where_the_model_does_not_turn_its_scans():

@@ -14,7 +14,8 @@ from medseg.datasets.cases import Case
 from medseg.datasets.checks.facts import Values
 from medseg.datasets.labels import Labels
 from medseg.errors import ConfigError, MedsegError
-from medseg.planning import measure
+from medseg.networks import NETWORKS
+from medseg.planning import measure, network
 from medseg.planning.choice import Choice, Item, to_yaml
 from medseg.planning.learning import augmentation, loss
 from medseg.planning.levels import LEAST_MAP, levels_of
@@ -22,6 +23,7 @@ from medseg.planning.machine import LIBRARIES_BYTES, Means
 from medseg.planning.network import Task, on_meta, prefers_valid, size_network
 from medseg.planning.preprocess import coarse_axis, target_spacing
 from medseg.planning.values import labels_found
+from medseg.training.step_cost import StepCount
 
 PLAIN = st.one_of(st.integers(-9, 9), st.booleans(), st.none(), st.sampled_from(["RAS", "a b", "no", "x: y", "# z"]))
 VALUES = st.one_of(
@@ -226,3 +228,20 @@ def test_values_that_nobody_named():
     ):
         with pytest.raises(MedsegError):
             labels_found(wrong)
+
+
+@pytest.mark.parametrize("shape", [(40, 33), (24, 20, 16)])
+def test_every_network_is_given_a_window_that_it_can_be_trained_on(monkeypatch, shape):
+    monkeypatch.setattr(network, "count_step", lambda *_, **__: StepCount(1, 1.0))
+    monkeypatch.setattr(network, "MOST_BATCH", network.BATCH)
+    for name in NETWORKS:
+        sized = size_network(Task(shape, (1.0,) * len(shape), 1, 2, 5.0), means(64 << 30), name)
+        on_meta(sized.spec).check_window(sized.window)
+        assert all(n >= core >= least for n, core, least in zip(sized.window, sized.core, shape, strict=True)), name
+
+
+def test_a_network_of_one_size_is_built_for_its_window():
+    spec = size_network(Task((30, 50), (1.0, 1.0), 1, 2, 5.0), means(rate=1e9, minutes=1), "unetr").spec
+    assert spec["image_size"] in (32, 48, 64)
+    small = size_network(Task((20, 16, 9), (1.0, 1.0, 1.0), 1, 2, 5.0), means(), "unetr")
+    assert (small.spec["image_size"], small.window) == (32, (32, 32, 32))

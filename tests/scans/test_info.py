@@ -21,6 +21,7 @@ def test_a_scan_in_words_and_numbers(tmp_path):
         "channels": 1,
         "spacing": [2.0, 2.0, 3.0],
         "unit": "mm",
+        "unit_stated": False,
         "spacing_mm": [2.0, 2.0, 3.0],
         "orientation": "LPS",
         "tilt_deg": 0.0,

@@ -33,11 +33,11 @@ def as_read_by_nibabel(path, scan):
     return np.moveaxis(array.reshape(*scan.shape, scan.channels), -1, 0)
 
 
-def assert_as_nibabel(path, *boxes_to_read):
+def assert_as_nibabel(path, *boxes_to_read, anatomical=True):
     scan = open_scan(path)
     assert_reads(scan, as_read_by_nibabel(path, scan), boxes_to_read)
     np.testing.assert_allclose(scan.affine, nib.load(path).affine)
-    assert scan.anatomical and scan.axes == "XYZ"[: len(scan.shape)]
+    assert scan.anatomical == anatomical and scan.axes == "XYZ"[: len(scan.shape)]
     return scan
 
 
@@ -83,6 +83,7 @@ def test_the_affine_is_in_millimetres(tmp_path, code, unit, millimetres):
     affine = np.diag([0.5, 0.5, 2, 1])
     scan = open_scan(save(tmp_path / "a.nii", numbers((3, 4, 5), "u1"), affine, xyzt_units=code | 8))
     assert scan.unit == unit
+    assert scan.assumes_unit == (code == 0)
     assert scan.spacing_mm == pytest.approx([0.5 * millimetres, 0.5 * millimetres, 2 * millimetres])
 
 
@@ -93,7 +94,28 @@ def test_sform_and_qform_by_nibabels_rules(tmp_path, codes):
     image.set_sform(OBLIQUE, codes[0], update_affine=False)
     image.set_qform(np.diag([-2, 3, 4, 1]), codes[1], update_affine=False)
     nib.save(image, tmp_path / "a.nii")
-    assert_as_nibabel(tmp_path / "a.nii")
+    scan = assert_as_nibabel(tmp_path / "a.nii", anatomical=any(codes))
+    assert (scan.second_affine is None) == (not all(codes))
+    if all(codes):
+        np.testing.assert_allclose(scan.second_affine, image.get_qform())
+
+
+def test_a_mask_of_a_scan_that_does_not_say_how_the_patient_lies_says_as_little(tmp_path):
+    path = save(tmp_path / "a.nii", numbers((3, 4, 5), "u1"), None)
+    scan = open_scan(path)
+    sink = create_mask(tmp_path / "b.nii", like=scan, dtype=np.uint8)
+    sink.write(Box.of(scan.shape), np.zeros(scan.shape, np.uint8))
+    sink.close()
+    mask = open_scan(tmp_path / "b.nii")
+    assert not mask.anatomical and mask.assumes_unit
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    assert not nib.load(tmp_path / "b.nii").header.extensions
+
+
+def test_a_qform_that_is_no_rotation_is_no_second_place(tmp_path):
+    for quaternion in (2.0, np.nan):
+        path = save(tmp_path / "a.nii", numbers((3, 4, 5), "u1"), qform_code=1, quatern_b=quaternion)
+        assert open_scan(path).second_affine is None
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,8 +54,7 @@ class Grid:
     @classmethod
     def of(cls, scan: Scan, role: Role) -> Grid:
         """A scan's, called by its role."""
-        matrix = tuple(tuple(map(float, row)) for row in scan.affine)
-        dtype = str(scan.dtype)
+        matrix, dtype = _rows(scan.affine), str(scan.dtype)
         return cls(role, scan.shape, scan.channels, dtype, scan.axes, matrix, scan.unit, scan.anatomical)
 
     @property
@@ -123,6 +122,8 @@ class Facts:
         channels: of an image.
         values: of a label file.
         modality: DICOM's word for what made it, «» where the file does not say.
+        unit_assumed: whether the file leaves the unit of its spacing open, and the grid has its format's usual one.
+        second: the affine of what the file says beside the grid's; None where it says it once.
     """
 
     error: str = ""
@@ -131,6 +132,8 @@ class Facts:
     channels: tuple[Channel, ...] = ()
     values: Values | None = None
     modality: str = ""
+    unit_assumed: bool = False
+    second: tuple[tuple[float, ...], ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -152,6 +155,8 @@ class Facts:
             tuple(_channel_from(channel) for channel in content["channels"]),
             values and Values(**values | {"counts": {int(v): n for v, n in values["counts"].items()}}),
             content["modality"],
+            content["unit_assumed"],
+            content["second"] and tuple(map(tuple, content["second"])),
         )
 
 
@@ -161,7 +166,7 @@ def facts_of(path: Path, role: Role, dicom: DicomCase | None = None) -> Facts:
     try:
         scan = _opened(path, role, dicom)
         grid = Grid.of(scan, role)
-        return _label_facts(scan, grid) if role == "label" else image_facts(scan)
+        return _label_facts(scan) if role == "label" else image_facts(scan)
     except MedsegError as error:
         return Facts(_nameless(str(error), path), grid)
 
@@ -172,13 +177,32 @@ def _opened(path: Path, role: Role, dicom: DicomCase | None) -> Scan:
     return open_label(path) if dicom is None else open_dicom_label(path, dicom)
 
 
-def _label_facts(scan: Scan, grid: Grid) -> Facts:
+def _label_facts(scan: Scan) -> Facts:
     digest, tally = Digest(scan), _Tally()
     for box in blocks(scan):
         voxels = one_channel(scan.read(box), scan.name)
         digest.add(voxels)
         tally.add(voxels)
-    return Facts("", grid, digest.hex, (), tally.values())
+    return replace(header_facts(scan, "label"), voxels=digest.hex, values=tally.values())
+
+
+def header_facts(scan: Scan, role: Role = "image") -> Facts:
+    """What the header alone says of a file."""
+    grid = Grid.of(scan, role)
+    if not isinstance(scan, FileScan):
+        return Facts("", grid)
+    second = scan.second_affine
+    return Facts(
+        "",
+        grid,
+        modality=scan.modality if role == "image" else "",
+        unit_assumed=scan.assumes_unit,
+        second=None if second is None else _rows(second),
+    )
+
+
+def _rows(affine: NDArray[np.float64]) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(map(float, row)) for row in affine)
 
 
 def image_facts(scan: Scan) -> Facts:
@@ -193,8 +217,7 @@ def image_facts(scan: Scan) -> Facts:
             digest.add(values)
             its.add(values, box)
     channels = tuple(its.channel() for its in ranges)
-    modality = scan.modality if isinstance(scan, FileScan) else ""
-    return Facts("", Grid.of(scan, "image"), digest.hex, channels, modality=modality)
+    return replace(header_facts(scan), voxels=digest.hex, channels=channels)
 
 
 class Digest:

@@ -25,6 +25,8 @@ CHECKS = {
     "spacing": "image and label of different spacings",
     "orientation": "image and label in different orientations",
     "affine": "image and label with different affines",
+    "placed_twice": "headers that say two places",
+    "unit": "files that state no unit",
     "undeclared": "label values that are not declared",
     "fractions": "label values that are no whole numbers",
     "interpolated": "masks that seem to be interpolated",

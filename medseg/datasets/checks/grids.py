@@ -20,6 +20,8 @@ ROUNDING = 1e-5
 """The relative difference up to which it is rounding: what writing a number with few digits, or a quaternion, does."""
 SPACING_TOLERANCE = 1e-3
 """The relative difference of spacings up to which voxels still meet."""
+QUATERNION = 1e-3
+"""How far, in voxels, corners may lie apart where one affine is a quaternion's of 32 bits."""
 CORNER_TOLERANCE = 0.1
 """How far, in voxels, the corners of two grids may lie apart for voxels still to meet."""
 
@@ -72,6 +74,32 @@ class Difference:
     text: str
     remedy: str
     numbers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Second:
+    """A place that a header gives beside the one that counts.
+
+    Attributes:
+        apart_mm: how far the same corner lies away, at most.
+        voxels: the same, of the shortest side of a voxel.
+        mirrored: whether it is the other's mirror image.
+    """
+
+    apart_mm: float
+    voxels: float
+    mirrored: bool
+
+
+def second_place(grid: Placed, second: NDArray[np.float64]) -> Second | None:
+    """How a second affine of a grid differs from its own; None up to rounding."""
+    corners = _corners_of(grid)
+    apart = float(np.linalg.norm(corners - _corners(grid.shape, second), axis=1).max())
+    extent, finest = float(np.linalg.norm(np.ptp(corners, axis=0))), min(grid.spacing_mm)
+    if apart <= max(ROUNDING * extent, QUATERNION * finest):
+        return None
+    mirrored = np.linalg.det(grid.affine[:3, :3]) * np.linalg.det(second[:3, :3]) < 0
+    return Second(apart, apart / finest, bool(mirrored))
 
 
 def differences(one: Placed, other: Placed) -> Iterator[Difference]:
@@ -138,7 +166,7 @@ def _orientations(one: Placed, other: Placed) -> Difference | None:
     ours, theirs = (orientation_of(grid.affine, len(grid.shape)) for grid in (one, other))
     if ours == theirs:
         return None
-    apart = _corners(one, other)[0]
+    apart = _apart(one, other)[0]
     text = f"different orientations, {ours} and {theirs}; their grids lie up to {apart:.3g} mm apart"
     same_place = _same_place(one, other)
     remedy = (
@@ -151,7 +179,7 @@ def _orientations(one: Placed, other: Placed) -> Difference | None:
 
 
 def _affines(one: Placed, other: Placed) -> Difference | None:
-    apart, relative = _corners(one, other)
+    apart, relative = _apart(one, other)
     if relative <= STORED:
         return None
     voxels = apart / min(other.spacing_mm)
@@ -179,7 +207,7 @@ def _part(relative: float) -> str:
     return f"{100 * relative:.2g} %" if relative > ROUNDING else f"{relative:.1e} of it"
 
 
-def _corners(one: Placed, other: Placed) -> tuple[float, float]:
+def _apart(one: Placed, other: Placed) -> tuple[float, float]:
     """The largest distance between the same corner voxels, in mm, and as a part of the largest coordinate."""
     ours, theirs = (_corners_of(grid) for grid in (one, other))
     apart = float(np.linalg.norm(ours - theirs, axis=1).max())
@@ -188,9 +216,13 @@ def _corners(one: Placed, other: Placed) -> tuple[float, float]:
 
 def _corners_of(grid: Placed) -> NDArray[np.float64]:
     """(8 or 4, 3): where the corner voxels lie."""
-    ends = [(0, n - 1) for n in grid.shape] + [(0,)] * (3 - len(grid.shape))
+    return _corners(grid.shape, grid.affine)
+
+
+def _corners(shape: tuple[int, ...], affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    ends = [(0, n - 1) for n in shape] + [(0,)] * (3 - len(shape))
     corners = np.array([(*corner, 1) for corner in product(*ends)], np.float64)
-    return (corners @ grid.affine.T)[:, :3]
+    return (corners @ affine.T)[:, :3]
 
 
 def _same_place(one: Placed, other: Placed) -> bool:

@@ -49,6 +49,7 @@ def files_of(case: CaseFacts) -> Iterator[tuple[str, Facts]]:
 
 
 def _broken(name: str, which: str, error: str) -> Finding:
+    error = error.removeprefix(f"{name}: ")
     numbers = {"file": which, "error": error}
     if error == MISSING:
         return Finding("missing_file", "error", f"the {which} {error}", f"add it {LEAVE_OUT}", name, (), numbers)

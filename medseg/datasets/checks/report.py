@@ -16,7 +16,7 @@ from medseg.datasets.checks.facts import Grid, Values
 from medseg.datasets.checks.finding import CHECKS, CaseFacts, Finding, plural
 from medseg.datasets.checks.grids import orientation_of
 from medseg.datasets.checks.outliers import width
-from medseg.datasets.checks.values import declared
+from medseg.datasets.checks.values import called
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError
 from medseg.files import write_json, write_text
@@ -123,11 +123,18 @@ class Report:
         """The errors in one sentence."""
         first = self.errors[0]
         named = f"{first.case}{_and(first.others)}: " if first.case is not None else ""
-        broken = {name for finding in self.errors for name in (finding.case, *finding.others) if name is not None}
         more = f"; {where}" if len(self.errors) > 1 else ""
-        where_of = f" in {len(broken)} of {plural(len(self.cases), 'case')}" if broken else ""
-        count = f"{plural(len(self.errors), 'error')}{where_of}"
+        count = f"{plural(len(self.errors), 'error')}{self._broken()}"
         return f"data set {self.name}: {count}: {named}{first.what}; {first.remedy}{more}"
+
+    def _broken(self) -> str:
+        """« in 2 of 8 cases»: how many the errors are in, and apart from them the names under which files make none."""
+        named = {name for finding in self.errors for name in (finding.case, *finding.others) if name is not None}
+        strange = named - {case.name for case in self.cases}
+        known = f"{len(named - strange)} of {plural(len(self.cases), 'case')}" if named > strange else ""
+        others = f"{len(strange)} more whose files make no case" if known else plural(len(strange), "case")
+        found = [known] * bool(known) + [others] * bool(strange)
+        return f" in {' and '.join(found)}" if found else ""
 
     def lines(self) -> Iterator[str]:
         """What is worth a line before training: each kind of warning, without names."""
@@ -144,7 +151,7 @@ class Report:
         for values in labelled:
             voxels.update(values.counts)
             cases.update(values.counts.keys())
-        names = declared(self.labels) if self.labels is not None else {}
+        names = called(self.labels) if self.labels is not None else {}
         total = max(sum(voxels.values()), 1)
         return [
             LabelRow(value, names.get(value), voxels[value], voxels[value] / total, cases[value])

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from medseg.datasets.case_names import by_case, named_as
 from medseg.datasets.cases import Case, DicomCase, find_scans, is_there, natural_key
-from medseg.datasets.checks import duplicates, outliers, pairs, places, splits, values
+from medseg.datasets.checks import duplicates, headers, outliers, pairs, places, splits, values
 from medseg.datasets.checks.facts import Facts, Role
 from medseg.datasets.checks.finding import CHECKS, CaseFacts, Expected, Finding
 from medseg.datasets.checks.report import Report
 from medseg.datasets.checks.splits import Parts
 from medseg.datasets.checks.survey import Item, Watch, survey
-from medseg.datasets.layouts import DataSet
+from medseg.datasets.layouts import DataSet, Problem
 from medseg.scans.scan import stem_of
 
 HELD_OUT = "imagesTs"
@@ -115,9 +115,16 @@ def _held_out(found: DataSet) -> Iterator[_Files]:
 def _of_layout(found: DataSet) -> Iterator[Finding]:
     """What the layout itself noted, but for files that are missing, which is noted of each file."""
     missing = {case.name for case in found.cases if not all(is_there(path) for path in _paths(case))}
+    remedy = "mend the files" if found.table is None else "mend the files or the table"
     for problem in found.problems:
         if problem.case not in missing:
-            yield Finding("layout", "error", problem.text, "mend the files or the table", problem.case)
+            yield Finding("layout", "error", _nameless(problem), remedy, problem.case)
+
+
+def _nameless(problem: Problem) -> str:
+    """What a problem is, without the case whose it is and what comes before it."""
+    before, named, what = problem.text.partition(f"case {problem.case}: ")
+    return what if named and problem.case is not None else before
 
 
 def _located(found: DataSet, finding: Finding) -> Finding:
@@ -144,6 +151,7 @@ def _all(
 
     yield from pairs.find(cases)
     yield from places.find(cases, expected)
+    yield from headers.find(cases)
     yield from values.find(cases, expected)
     yield from duplicates.find(cases, same_bytes)
     yield from outliers.find(cases, expected)

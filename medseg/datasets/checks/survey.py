@@ -19,7 +19,7 @@ from medseg.scans.cache_folder import cache_folder, key_of
 from medseg.scans.scan import Scan, open_scan, suffix_of
 from medseg.scans.stacked import files_of
 
-VERSION = 3
+VERSION = 4
 """Raised when facts change, so that older ones are not taken from the cache."""
 MISSING = "does not exist"
 CRASHED = "the process that read it died: the file is damaged, or larger than the memory"
