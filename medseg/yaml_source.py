@@ -34,7 +34,7 @@ class YamlSource:
             content, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
         except FileNotFoundError:
             raise ConfigError(absent(path)) from None
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{path} cannot be read as a config: {error}") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
@@ -57,7 +57,7 @@ class YamlSource:
             place[part] = place = dict(inner) if isinstance(inner, dict) else {}
         try:
             place[keys[-1]] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"{text!r}: the value is not YAML; quote it") from None
         self.overridden[keys] = text
 

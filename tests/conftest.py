@@ -1,5 +1,12 @@
 """What tests of several floors share."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker of several, and what it starts, computes with one thread: more would wait for each other's turns on the
+    # processor. It counts only before PyTorch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import pytest

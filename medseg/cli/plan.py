@@ -92,7 +92,7 @@ def _section(root: Path, keys: list[str]) -> Data:
             raise ConfigError(f"{text!r}: only keys of the data section are given to plan, as in data.layout=msd")
         try:
             given[key.removeprefix("data.")] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             raise ConfigError(f"{text!r}: the value is not YAML; quote it") from None
     try:
         return Data.model_validate(given)

@@ -156,7 +156,7 @@ def read_steps(path: Path) -> tuple[Step, ...]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: give a YAML file with postprocessing: [...], or none") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from None
     if isinstance(content, dict):
         if "postprocessing" not in content:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from medseg import __version__
 from medseg.cli.app import main
@@ -135,3 +137,15 @@ def test_a_run_that_does_not_exist_is_told_with_the_nearest(refused, tmp_path, w
     places = {"scan": tmp_path / "a.tif", "run": tmp_path / "unet-2026112", "out": tmp_path / "o.onnx"}
     error = refused(*(word.format(**places) for word in words))
     assert f"{places['run']} does not exist; did you mean 'unet-20261121'?" in error
+
+
+@pytest.mark.parametrize("words", [("train",), ("prepare",), ("postprocess", "masks", "-o", "out", "--steps")])
+def test_brackets_beyond_any_depth_are_no_yaml(refused, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "masks").mkdir()
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", np.zeros((4, 4), np.uint8))
+    (tmp_path / "deep.yaml").write_text("a: " + "[" * 5000)
+    assert "deep.yaml cannot be read" in refused(*words, "deep.yaml")
+    if words == ("train",):
+        (tmp_path / "flat.yaml").write_text("name: a\n")
+        assert "is not YAML" in refused("train", "flat.yaml", "training.window=" + "[" * 5000)
