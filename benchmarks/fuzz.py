@@ -139,8 +139,8 @@ def fuzz(inputs: int, seed: int, only: Sequence[str], workers: int = 1, keep: Pa
         jobs = [(number, only[number % len(only)]) for number in range(inputs)]
         pool = [_Watched(folder, seed, jobs[part::workers], keep) for part in range(workers)]
         found: list[Outcome] = []
-        while any(one.busy for one in pool):
-            for one in pool:
+        while busy := [one for one in pool if one.busy]:
+            for one in busy:
                 found += one.look()
         return sorted(found, key=lambda one: one.number)
 
