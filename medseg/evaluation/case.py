@@ -9,10 +9,10 @@ from pathlib import Path
 from medseg.datasets.labels import Labels
 from medseg.errors import MedsegError
 from medseg.evaluation.families import FAMILIES, NUMBERS, Values, calibrate, counted, measure_surfaces
-from medseg.evaluation.lattice import diagonal
 from medseg.evaluation.metrics import MISSING, Counts, Scores, evaluate_pair
 from medseg.evaluation.opened import Reference, open_pair
 from medseg.evaluation.pair import Lengths, Options, Pair
+from medseg.scans.lattice import diagonal
 from medseg.scans.scan import Scan, open_scan
 
 

@@ -14,12 +14,12 @@ from medseg.evaluation.calibration import calibration_of
 from medseg.evaluation.catalogue import Family
 from medseg.evaluation.connectomics import THIN_VOXELS, Segments, segments_of, thinned
 from medseg.evaluation.detection import InstanceScores, lesions
-from medseg.evaluation.lattice import diagonal
 from medseg.evaluation.metrics import Counts
 from medseg.evaluation.overlaps import Components, Numbering, Numbers, slabs, tally
 from medseg.evaluation.pair import Lengths, Pair
 from medseg.evaluation.surfaces import Borders, SurfaceDistances
 from medseg.geometry import Box
+from medseg.scans.lattice import diagonal
 from medseg.scans.scan import Scan
 
 Values = dict[str, float]

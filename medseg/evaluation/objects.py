@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 from medseg.datasets.check import check_grid
 from medseg.datasets.labels import Labels, one_channel
 from medseg.errors import ConfigError, nearest
-from medseg.evaluation.lattice import places, steps_of
 from medseg.geometry import Box
+from medseg.scans.lattice import places, steps_of
 from medseg.scans.scan import Scan
 
 QUARTILES = 4
@@ -247,7 +247,7 @@ def boundary_scores(
         prediction: (\\*n) true inside.
         reference: (\\*n) true inside.
         tolerance: the distance between voxels' centres that passes, in the steps' unit (else in voxels).
-        steps: (d,) or (d, d) between voxels, see :mod:`medseg.evaluation.lattice`; None takes 1 along each axis.
+        steps: (d,) or (d, d) between voxels, see :mod:`medseg.scans.lattice`; None takes 1 along each axis.
         ignored: (\\*n) true where nothing counts.
 
     Raises:

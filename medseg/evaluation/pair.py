@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from medseg.datasets.check import check_grid
 from medseg.datasets.labels import Labels
 from medseg.evaluation.catalogue import Family, Metric
-from medseg.evaluation.lattice import steps_of, volume
 from medseg.evaluation.metrics import Counts
 from medseg.evaluation.surfaces import Borders
 from medseg.geometry import Box
 from medseg.scans.blocks import blocks
+from medseg.scans.lattice import steps_of, volume
 from medseg.scans.scan import Scan
 from medseg.scans.units import MILLIMETRES
 
@@ -56,7 +56,7 @@ class Lengths:
 
     Attributes:
         unit: «mm», «um», «nm», or «voxels» where neither file states one.
-        steps: (d,) or (d, d) between voxels, see :mod:`medseg.evaluation.lattice`.
+        steps: (d,) or (d, d) between voxels, see :mod:`medseg.scans.lattice`.
     """
 
     unit: str

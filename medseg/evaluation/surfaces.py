@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from medseg.evaluation.lattice import bounds, places
 from medseg.evaluation.points import Points
 from medseg.geometry import Box
+from medseg.scans.lattice import bounds, places
 
 TREES = 3
 """Trees that are kept for the next chunk of points."""
@@ -151,7 +151,7 @@ class Borders:
         """By class, of those that have a border in both masks.
 
         Args:
-            steps: (d,) or (d, d) between voxels, see :mod:`medseg.evaluation.lattice`; distances are in their unit.
+            steps: (d,) or (d, d) between voxels, see :mod:`medseg.scans.lattice`; distances are in their unit.
         """
         apart = np.asarray(steps, np.float64)
         return {

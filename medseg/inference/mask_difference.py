@@ -16,8 +16,8 @@ from medseg.datasets.check import check_grid, open_label
 from medseg.datasets.labels import Labels, one_channel
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics import Counts
-from medseg.postprocessing.chain import voxel_size
 from medseg.scans.blocks import blocks
+from medseg.scans.lattice import steps_of, volume
 from medseg.scans.scan import Scan
 
 
@@ -68,7 +68,7 @@ def difference(before: Path, after: Path, labels: Labels) -> Difference | None:
 
 
 def _label_changes(counts: Counts, labels: Labels, scan: Scan) -> Iterator[tuple[str, LabelChange]]:
-    voxel, unit = voxel_size(scan.affine, len(scan.shape)), "mm2"
+    voxel, unit = volume(steps_of(scan)), "mm2"
     if scan.unit == "pixel":
         voxel, unit = 1.0, "voxels"
     elif len(scan.shape) == 3:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from medseg.datasets.labels import Labels
 from medseg.errors import ConfigError
@@ -25,6 +24,7 @@ from medseg.postprocessing.settings import (
     check_steps,
 )
 from medseg.scans.formats import suffix_of
+from medseg.scans.lattice import steps_of, volume
 from medseg.scans.protocol import MaskSink, Scan
 
 INSTANCE_DTYPE = np.dtype(np.uint32)
@@ -177,10 +177,4 @@ def _limit(step: Step, like: Scan) -> int | None:
 def _voxels(step: Step, millimetres: float, like: Scan) -> float:
     if like.unit == "pixel":
         raise ConfigError(f"{like.name} does not say how large its voxels are: give {step.name} a size in voxels")
-    return millimetres / voxel_size(like.affine, len(like.shape))
-
-
-def voxel_size(affine: NDArray[np.float64], axes: int) -> float:
-    """The square or cubic millimetres of a voxel, of a sheared one too."""
-    columns = affine[:3, :axes]
-    return float(np.sqrt(np.linalg.det(columns.T @ columns)))
+    return millimetres / volume(steps_of(like))

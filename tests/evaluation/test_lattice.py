@@ -19,11 +19,11 @@ from scipy.spatial.distance import cdist, pdist
 from medseg.datasets.labels import Labels
 from medseg.evaluation import points
 from medseg.evaluation.evaluate import Wanted, evaluate
-from medseg.evaluation.lattice import bounds, diagonal, places, steps_of, volume
 from medseg.evaluation.objects import boundary, boundary_scores, compare_objects
 from medseg.evaluation.surfaces import Borders, SurfaceDistances
 from medseg.scans.blocks import boxes
 from medseg.scans.header import Header, HeaderScan
+from medseg.scans.lattice import bounds, diagonal, places, steps_of, volume
 from medseg.scans.scan import open_scan
 
 LABELS = Labels({"background": 0, "aorta": 1})

@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
 from medseg.evaluation import points
-from medseg.evaluation.lattice import diagonal
 from medseg.evaluation.surfaces import Borders, Distances, SurfaceDistances
 from medseg.geometry import Box
 from medseg.scans.blocks import boxes
+from medseg.scans.lattice import diagonal
 
 SPACINGS = st.lists(st.floats(0.3, 5), min_size=3, max_size=3)
 

@@ -12,10 +12,12 @@ from skimage.measure import label
 from medseg import Box, open_scan
 from medseg.datasets.labels import Labels
 from medseg.errors import ConfigError, MedsegError, OutputError
-from medseg.postprocessing.chain import Chain, run_chain, voxel_size
+from medseg.postprocessing.chain import Chain, run_chain
 from medseg.postprocessing.files import process_file
 from medseg.postprocessing.mask import Grid, ScanMask
 from medseg.postprocessing.settings import parse_steps
+from medseg.scans.header import Header, HeaderScan
+from medseg.scans.lattice import steps_of, volume
 from medseg.scans.scan import create_mask
 
 CELL = Labels({"rest": 3, "cell": 0}, ("cell",))
@@ -84,29 +86,29 @@ def test_the_order_of_steps_is_kept():
     assert found["keep_largest"].sum() == found["keep_largest"][:, 7:].sum() == 20
 
 
+def placed(affine, shape):
+    """A scan of which the header alone is known."""
+    return HeaderScan(Header("a", shape, 1, np.dtype(np.uint8), "XYZ"[: len(shape)], affine, "mm", True))
+
+
 @given(st.integers(1, 40), st.floats(0.05, 3), st.floats(0.05, 3), st.floats(0.05, 3))
 def test_a_size_in_millimetres_is_one_in_voxels(voxels, a, b, c):
     affine = np.diag([a, b, c, 1]).astype(np.float32).astype(np.float64)
-    assert voxel_size(affine, 3) == pytest.approx(affine[0, 0] * affine[1, 1] * affine[2, 2])
     array = np.zeros((3, 50, 3), np.uint8)
     array[1, 1 : 1 + voxels, 1] = 1
-
-    class Sized:
-        name, unit, shape = "a", "mm", array.shape
-
-    Sized.affine = affine
+    sized = placed(affine, array.shape)
     for size, stays in ((a * b * c * voxels, True), (a * b * c * (voxels + 0.5), False)):
         scan = open_scan(array[None])
         sink = create_mask(None, scan)
-        run_chain(scan, sink, chain_of({"name": "remove_small", "min_mm3": size}), Sized)
+        run_chain(scan, sink, chain_of({"name": "remove_small", "min_mm3": size}), sized)
         assert sink.array.any() == stays
 
 
 def test_a_sheared_voxel_has_its_volume():
     affine = np.eye(4)
     affine[:3, :3] = [[2, 1, 0], [0, 3, 0.5], [0, 0, 4]]
-    assert voxel_size(affine, 3) == pytest.approx(24)
-    assert voxel_size(affine, 2) == pytest.approx(6)
+    assert volume(steps_of(placed(affine, (2, 3, 4)))) == pytest.approx(24)
+    assert volume(steps_of(placed(affine, (2, 3)))) == pytest.approx(6)
 
 
 def test_millimetres_of_a_scan_without_any_are_refused(tmp_path):

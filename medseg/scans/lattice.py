@@ -18,7 +18,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.scans.scan import Scan
+from medseg.scans.protocol import Scan
 
 ROUNDING = 1e-5
 """The cosine of the angle between two axes up to which it is a right one: headers round to few digits."""
